@@ -1,0 +1,3 @@
+//! Honest measurements of the director.
+
+fn main() {}
