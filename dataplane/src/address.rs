@@ -1,0 +1,94 @@
+//! The two address families, as one trait that the tables are generic over.
+
+use std::fmt::{Debug, Display};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IP address of one family.
+pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
+    /// Length on the wire in bytes.
+    const LENGTH: usize;
+    /// Shortest MTU a link may have (RFC 791, RFC 8200).
+    const MINIMUM_MTU: u16;
+
+    /// The address as four 32-bit words, most significant first; IPv4 fills the last.
+    fn words(self) -> [u32; 4];
+
+    /// Back from [`Address::words`].
+    fn from_words(words: [u32; 4]) -> Self;
+
+    /// The family-independent form.
+    fn ip(self) -> IpAddr;
+
+    /// The address with all but the leading `prefix` bits cleared.
+    fn masked(self, prefix: u8) -> Self;
+}
+
+impl Address for Ipv4Addr {
+    const LENGTH: usize = 4;
+    const MINIMUM_MTU: u16 = 68;
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [0, 0, 0, self.to_bits()]
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self::from_bits(words[3])
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::V4(self)
+    }
+
+    fn masked(self, prefix: u8) -> Self {
+        Self::from_bits(self.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
+    }
+}
+
+impl Address for Ipv6Addr {
+    const LENGTH: usize = 16;
+    const MINIMUM_MTU: u16 = 1280;
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        let bits = self.to_bits();
+        [96, 64, 32, 0].map(|shift| ((bits >> shift) & u128::from(u32::MAX)) as u32)
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self::from_bits(words.iter().fold(0, |bits, word| (bits << 32) | u128::from(*word)))
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::V6(self)
+    }
+
+    fn masked(self, prefix: u8) -> Self {
+        Self::from_bits(self.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_keep_the_leading_bits() {
+        let v4: Ipv4Addr = "192.168.132.77".parse().unwrap();
+        assert_eq!(v4.masked(24), "192.168.132.0".parse::<Ipv4Addr>().unwrap());
+        assert_eq!((v4.masked(32), v4.masked(0)), (v4, Ipv4Addr::UNSPECIFIED));
+        let v6: Ipv6Addr = "fd00:1:2:3::4".parse().unwrap();
+        assert_eq!(v6.masked(64), "fd00:1:2:3::".parse::<Ipv6Addr>().unwrap());
+        assert_eq!((v6.masked(128), v6.masked(0)), (v6, Ipv6Addr::UNSPECIFIED));
+    }
+
+    #[test]
+    fn words_round_trip() {
+        let v6: Ipv6Addr = "fd00:1:2:3:4:5:6:7".parse().unwrap();
+        assert_eq!(Ipv6Addr::from_words(v6.words()), v6);
+        let v4: Ipv4Addr = "10.1.2.3".parse().unwrap();
+        assert_eq!(Ipv4Addr::from_words(v4.words()), v4);
+    }
+}

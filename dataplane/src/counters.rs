@@ -1,0 +1,547 @@
+//! Everything that is counted, by name. Writers are single threads unless a field says otherwise; readers sum.
+
+use crate::id::{DestinationSlot, WorkerId};
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+macro_rules! named {
+    ($(#[$outer:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident => $label:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Label in counters, metrics and documents.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// One line that says what it counts.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a packet went no further.
+    DropReason {
+        /// A header is cut short or contradicts itself.
+        Malformed => "malformed",
+        /// The IPv4 header checksum is wrong.
+        HeaderChecksum => "header_checksum",
+        /// More IPv6 extension headers, or longer ones, than the bounded walk follows.
+        ExtensionHeaders => "extension_headers",
+        /// Headers do not lie in the first segment of a chained buffer.
+        Segments => "segments",
+        /// Not for this host's MAC address.
+        OtherHost => "other_host",
+        /// TTL or hop limit ran out here; answered by ICMP time exceeded.
+        TtlExceeded => "ttl_exceeded",
+        /// Longer than the next link's MTU and not to be fragmented; answered by ICMP.
+        OverMtu => "over_mtu",
+        /// The service has no usable destination; answered by ICMP port unreachable.
+        NoDestination => "no_destination",
+        /// The connection's destination was removed.
+        DestinationRemoved => "destination_removed",
+        /// No route to the destination.
+        NoRoute => "no_route",
+        /// The next hop's MAC stayed unknown for a second.
+        NeighbourUnresolved => "neighbour_unresolved",
+        /// No place left to park a packet while its next hop resolves.
+        ParkedFull => "parked_full",
+        /// The shard of the connection table is full.
+        TableFull => "table_full",
+        /// The bucket of the persistence template table is full.
+        TemplateFull => "template_full",
+        /// A persistence template was being changed by another worker for too long.
+        TemplateBusy => "template_busy",
+        /// A later fragment whose first piece never came.
+        FragmentOrphan => "fragment_orphan",
+        /// No place left to hold or to remember fragments.
+        FragmentFull => "fragment_full",
+        /// Fragments that overlap or lie about their length.
+        FragmentInvalid => "fragment_invalid",
+        /// An ICMP error about no connection of ours, or one that may not be relayed.
+        IcmpUnrelated => "icmp_unrelated",
+        /// The ring to the worker that owns the packet's shard is full.
+        RedirectFull => "redirect_full",
+        /// The control punt ring is full.
+        PuntControlFull => "punt_control_full",
+        /// The local punt ring is full.
+        PuntLocalFull => "punt_local_full",
+        /// The stray punt ring is full.
+        PuntStrayFull => "punt_stray_full",
+        /// The NIC's transmit queue is full.
+        TxFull => "tx_full",
+        /// The ICMP answer itself: longer than a buffer, or nobody to send it to.
+        GeneratedUnsent => "generated_unsent",
+        /// Held back when the worker stopped.
+        Shutdown => "shutdown",
+    }
+}
+
+named! {
+    /// What a worker counts beside drops.
+    Counter {
+        /// Frames taken from receive queues.
+        Received => "received",
+        /// Bytes of those frames.
+        ReceivedBytes => "received_bytes",
+        /// Frames of the kernel's taken from the inject ring.
+        Injected => "injected",
+        /// Frames made here (ICMP errors).
+        Generated => "generated",
+        /// Frames the NIC took.
+        Transmitted => "transmitted",
+        /// Bytes of those frames.
+        TransmittedBytes => "transmitted_bytes",
+        /// Frames put on the control punt ring.
+        PuntedControl => "punted_control",
+        /// Frames put on the local punt ring.
+        PuntedLocal => "punted_local",
+        /// Frames put on the stray punt ring.
+        PuntedStray => "punted_stray",
+        /// Packets handed to the worker that owns their flow.
+        RedirectedOut => "redirected_out",
+        /// Packets taken over from other workers.
+        RedirectedIn => "redirected_in",
+        /// Redirected fragments, on their way to their home or from it.
+        RedirectedFragments => "redirected_fragments",
+        /// Packets of virtual services forwarded.
+        Forwarded => "forwarded",
+        /// Look-ups that found their connection.
+        Hits => "hits",
+        /// Look-ups that did not.
+        Misses => "misses",
+        /// Connections opened.
+        ConnectionsOpened => "connections_opened",
+        /// Connections that timed out or were flushed.
+        ConnectionsClosed => "connections_closed",
+        /// Connections opened through a persistence template.
+        TemplateHits => "template_hits",
+        /// ICMP errors not sent because their token bucket was empty.
+        IcmpSuppressed => "icmp_suppressed",
+        /// Packets parked for an unresolved next hop.
+        Parked => "parked",
+        /// Wheel filings refused for lack of entries: such a connection expires late.
+        WheelFull => "wheel_full",
+        /// Events the management ring had no place for.
+        EventsLost => "events_lost",
+        /// Turns of the worker's loop.
+        Turns => "turns",
+        /// Turns that found nothing to do.
+        IdleTurns => "idle_turns",
+        /// Sleeps of the idle back-off.
+        Sleeps => "sleeps",
+    }
+}
+
+/// Counters of one worker; written by it alone, read by anybody.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    counters: [AtomicU64; Counter::ALL.len()],
+    drops: [AtomicU64; DropReason::ALL.len()],
+    /// Packets parked, held as early fragments or waiting in transmit buffers right now.
+    in_flight: AtomicU64,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self {
+            counters: [const { AtomicU64::new(0) }; Counter::ALL.len()],
+            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+            in_flight: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Adds to a cell that only the calling thread writes: no locked instruction is needed.
+#[inline(always)]
+fn bump(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+impl WorkerCounters {
+    /// Adds `amount`; for the owning worker only.
+    #[inline(always)]
+    pub fn add(&self, counter: Counter, amount: u64) {
+        bump(&self.counters[counter as usize], amount);
+    }
+
+    /// Counts one dropped packet; for the owning worker only.
+    #[inline(always)]
+    pub fn drop_one(&self, reason: DropReason) {
+        bump(&self.drops[reason as usize], 1);
+    }
+
+    /// Sets how many packets the worker holds.
+    #[inline(always)]
+    pub fn set_in_flight(&self, packets: u64) {
+        self.in_flight.store(packets, Relaxed);
+    }
+
+    /// Reads one counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
+    }
+
+    /// Reads how many packets were dropped for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// Reads how many packets the worker holds.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Sum of all drops.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.drops.iter().map(|cell| cell.load(Relaxed)).sum()
+    }
+
+    /// What came in and was made here, less what went out, was dropped or is held. Zero when packets are conserved and the
+    /// worker is between turns. Redirects count as out of one worker and into another.
+    #[must_use]
+    pub fn imbalance(&self) -> i64 {
+        let sources = [Counter::Received, Counter::Injected, Counter::Generated, Counter::RedirectedIn];
+        let sinks = [
+            Counter::Transmitted,
+            Counter::PuntedControl,
+            Counter::PuntedLocal,
+            Counter::PuntedStray,
+            Counter::RedirectedOut,
+        ];
+        let sum = |set: &[Counter]| set.iter().map(|counter| self.get(*counter)).sum::<u64>();
+        let came = sum(&sources);
+        let went = sum(&sinks).wrapping_add(self.dropped_total()).wrapping_add(self.in_flight());
+        came.wrapping_sub(went).cast_signed()
+    }
+}
+
+/// What one worker counts for one destination; one line, written by that worker alone.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct DestinationCounts {
+    /// Connections in an active state.
+    pub active: AtomicU32,
+    /// The other connections.
+    pub inactive: AtomicU32,
+    /// Connections ever opened.
+    pub connections: AtomicU64,
+    /// Packets from clients.
+    pub in_packets: AtomicU64,
+    /// IP bytes from clients.
+    pub in_bytes: AtomicU64,
+    /// Packets from the server.
+    pub out_packets: AtomicU64,
+    /// IP bytes from the server.
+    pub out_bytes: AtomicU64,
+    /// Whether this worker's connections are in [`SharedCounts`] too.
+    folded: AtomicBool,
+}
+
+impl DestinationCounts {
+    /// Counts a packet from a client of `bytes` IP bytes.
+    #[inline(always)]
+    pub fn count_in(&self, bytes: u64) {
+        bump(&self.in_packets, 1);
+        bump(&self.in_bytes, bytes);
+    }
+}
+
+/// What all workers share about one destination, for schedulers and thresholds that read it. Written by any worker, and only
+/// when a connection opens, closes or changes between active and inactive.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct SharedCounts {
+    /// Connections in an active state.
+    pub active: AtomicU32,
+    /// All connections, reserved before they are made.
+    pub total: AtomicU32,
+    /// Persistence templates that name the destination; kept for every destination.
+    pub templates: AtomicU32,
+    /// Set when the connections reach the upper threshold, cleared at the lower one.
+    pub overloaded: AtomicBool,
+}
+
+/// All destination counters of the director, sized at start.
+#[derive(Debug)]
+pub struct DestinationTable {
+    workers: Box<[CachePadded<Box<[DestinationCounts]>>]>,
+    shared: Box<[SharedCounts]>,
+}
+
+/// Sums of one destination over all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DestinationTotals {
+    /// Connections in an active state.
+    pub active: u64,
+    /// The other connections.
+    pub inactive: u64,
+    /// Persistence templates.
+    pub templates: u64,
+    /// Connections ever opened.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// IP bytes from clients.
+    pub in_bytes: u64,
+    /// Packets from the server.
+    pub out_packets: u64,
+    /// IP bytes from the server.
+    pub out_bytes: u64,
+}
+
+fn boxed<T: Default>(count: usize) -> Box<[T]> {
+    std::iter::repeat_with(T::default).take(count).collect()
+}
+
+/// Which of the two connection counts a state belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// SYN_SENT, SYN_RECV, ESTABLISHED, SYNACK.
+    Active,
+    /// Everything else.
+    Inactive,
+}
+
+impl DestinationTable {
+    /// Room for `destinations` destinations on `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize, destinations: usize) -> Self {
+        Self {
+            workers: std::iter::repeat_with(|| CachePadded::new(boxed(destinations))).take(workers).collect(),
+            shared: boxed(destinations),
+        }
+    }
+
+    /// Bytes taken.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let line = size_of::<DestinationCounts>();
+        self.shared.len() * (size_of::<SharedCounts>() + self.workers.len() * line)
+    }
+
+    /// Room in destinations.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// The line of one worker.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(&self, worker: WorkerId, slot: DestinationSlot) -> &DestinationCounts {
+        &self.workers[worker.index()][slot.index()]
+    }
+
+    /// What the workers share.
+    #[inline(always)]
+    #[must_use]
+    pub fn shared(&self, slot: DestinationSlot) -> &SharedCounts {
+        &self.shared[slot.index()]
+    }
+
+    /// Reserves a place under `upper` (0: none) in the shared count; the caller then opens the connection, or gives the place
+    /// back with [`Self::release`]. `false` when the threshold is reached: then the destination is overloaded.
+    #[must_use]
+    pub fn reserve(&self, slot: DestinationSlot, upper: u32) -> bool {
+        let shared = self.shared(slot);
+        let before = shared.total.fetch_add(1, Relaxed);
+        if upper == 0 || before < upper {
+            if upper != 0 && before + 1 == upper {
+                shared.overloaded.store(true, Relaxed);
+            }
+            return true;
+        }
+        shared.total.fetch_sub(1, Relaxed);
+        shared.overloaded.store(true, Relaxed);
+        false
+    }
+
+    /// Gives a reserved place back.
+    pub fn release(&self, slot: DestinationSlot) {
+        self.shared(slot).total.fetch_sub(1, Relaxed);
+    }
+
+    /// Makes this worker's connections part of the shared counts, once.
+    pub fn fold(&self, worker: WorkerId, slot: DestinationSlot) {
+        let line = self.of(worker, slot);
+        if line.folded.load(Relaxed) {
+            return;
+        }
+        let (active, inactive) = (line.active.load(Relaxed), line.inactive.load(Relaxed));
+        self.shared(slot).active.fetch_add(active, Relaxed);
+        self.shared(slot).total.fetch_add(active.wrapping_add(inactive), Relaxed);
+        line.folded.store(true, Relaxed);
+    }
+
+    /// Counts a new connection. `reserved` says that [`Self::reserve`] has already counted it in the shared total.
+    pub fn opened(&self, worker: WorkerId, slot: DestinationSlot, activity: Activity, reserved: bool) {
+        let line = self.of(worker, slot);
+        bump(&line.connections, 1);
+        step(line.cell(activity), 1);
+        if line.folded.load(Relaxed) {
+            if !reserved {
+                self.shared(slot).total.fetch_add(1, Relaxed);
+            }
+            if activity == Activity::Active {
+                self.shared(slot).active.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Counts a connection's change between active and inactive.
+    pub fn changed(&self, worker: WorkerId, slot: DestinationSlot, to: Activity) {
+        let line = self.of(worker, slot);
+        let (gains, loses) = match to {
+            Activity::Active => (&line.active, &line.inactive),
+            Activity::Inactive => (&line.inactive, &line.active),
+        };
+        step(gains, 1);
+        step(loses, u32::MAX);
+        if line.folded.load(Relaxed) {
+            let delta = if to == Activity::Active { 1 } else { u32::MAX };
+            self.shared(slot).active.fetch_add(delta, Relaxed);
+        }
+    }
+
+    /// Counts a connection that is gone; clears the overload when the total fell to `lower - 1` (the kernel's rule, with
+    /// `lower` = three quarters of `upper` when it is 0).
+    pub fn closed(
+        &self,
+        worker: WorkerId,
+        slot: DestinationSlot,
+        activity: Activity,
+        upper: u32,
+        lower: u32,
+    ) {
+        let line = self.of(worker, slot);
+        step(line.cell(activity), u32::MAX);
+        if !line.folded.load(Relaxed) {
+            return;
+        }
+        let shared = self.shared(slot);
+        if activity == Activity::Active {
+            shared.active.fetch_sub(1, Relaxed);
+        }
+        let left = shared.total.fetch_sub(1, Relaxed).wrapping_sub(1);
+        if left < lower_threshold(upper, lower) {
+            shared.overloaded.store(false, Relaxed);
+        }
+    }
+
+    /// The sums a listing shows.
+    #[must_use]
+    pub fn totals(&self, slot: DestinationSlot) -> DestinationTotals {
+        let mut totals = DestinationTotals {
+            templates: self.shared(slot).templates.load(Relaxed).into(),
+            ..Default::default()
+        };
+        for worker in &self.workers {
+            let line = &worker[slot.index()];
+            totals.active += u64::from(line.active.load(Relaxed));
+            totals.inactive += u64::from(line.inactive.load(Relaxed));
+            totals.connections += line.connections.load(Relaxed);
+            totals.in_packets += line.in_packets.load(Relaxed);
+            totals.in_bytes += line.in_bytes.load(Relaxed);
+            totals.out_packets += line.out_packets.load(Relaxed);
+            totals.out_bytes += line.out_bytes.load(Relaxed);
+        }
+        totals
+    }
+
+    /// Whether no connection and no template names the destination.
+    #[must_use]
+    pub fn unreferenced(&self, slot: DestinationSlot) -> bool {
+        let totals = self.totals(slot);
+        totals.active == 0 && totals.inactive == 0 && totals.templates == 0
+    }
+}
+
+/// The threshold below which an overload ends: `lower`, or three quarters of `upper` when it is 0; 1 without thresholds.
+#[must_use]
+pub const fn lower_threshold(upper: u32, lower: u32) -> u32 {
+    if lower != 0 {
+        lower
+    } else if upper != 0 {
+        upper - (upper >> 2)
+    } else {
+        u32::MAX
+    }
+}
+
+impl DestinationCounts {
+    fn cell(&self, activity: Activity) -> &AtomicU32 {
+        match activity {
+            Activity::Active => &self.active,
+            Activity::Inactive => &self.inactive,
+        }
+    }
+}
+
+/// Changes a cell that only the calling thread writes; `u32::MAX` takes one away.
+fn step(cell: &AtomicU32, delta: u32) {
+    cell.store(cell.load(Relaxed).wrapping_add(delta), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKER: WorkerId = WorkerId(0);
+    const SLOT: DestinationSlot = DestinationSlot(0);
+
+    #[test]
+    fn labels_are_unique_and_explained() {
+        let labels: std::collections::BTreeSet<_> =
+            DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+        assert!(Counter::ALL.iter().all(|counter| counter.meaning().ends_with('.')));
+        assert_eq!(DropReason::ALL[DropReason::TxFull as usize], DropReason::TxFull);
+    }
+
+    #[test]
+    fn a_threshold_is_reserved_before_it_is_committed_and_clears_at_the_lower_one() {
+        let table = DestinationTable::new(1, 1);
+        table.fold(WORKER, SLOT);
+        for _ in 0..4 {
+            assert!(table.reserve(SLOT, 4));
+            table.opened(WORKER, SLOT, Activity::Active, true);
+        }
+        assert!(table.shared(SLOT).overloaded.load(Relaxed) && !table.reserve(SLOT, 4));
+        assert_eq!(table.shared(SLOT).total.load(Relaxed), 4);
+        table.closed(WORKER, SLOT, Activity::Active, 4, 0);
+        assert!(table.shared(SLOT).overloaded.load(Relaxed), "3 is not below 3");
+        table.closed(WORKER, SLOT, Activity::Active, 4, 0);
+        assert!(!table.shared(SLOT).overloaded.load(Relaxed));
+    }
+
+    #[test]
+    fn folding_later_adds_what_was_counted_before() {
+        let table = DestinationTable::new(2, 1);
+        table.opened(WORKER, SLOT, Activity::Active, false);
+        table.opened(WorkerId(1), SLOT, Activity::Inactive, false);
+        assert_eq!(table.shared(SLOT).total.load(Relaxed), 0);
+        for worker in [WORKER, WorkerId(1), WORKER] {
+            table.fold(worker, SLOT);
+        }
+        table.changed(WORKER, SLOT, Activity::Inactive);
+        let shared = table.shared(SLOT);
+        assert_eq!((shared.active.load(Relaxed), shared.total.load(Relaxed)), (0, 2));
+        assert_eq!(table.totals(SLOT).inactive, 2);
+    }
+}

@@ -1,0 +1,60 @@
+//! What names a flow: protocol and the two ends.
+
+use crate::address::Address;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// IP protocol numbers the director knows.
+pub mod protocol {
+    /// ICMP (RFC 792).
+    pub const ICMP: u8 = 1;
+    /// TCP (RFC 9293).
+    pub const TCP: u8 = 6;
+    /// UDP (RFC 768).
+    pub const UDP: u8 = 17;
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
+    /// OSPF (RFC 2328).
+    pub const OSPF: u8 = 89;
+    /// VRRP (RFC 9568).
+    pub const VRRP: u8 = 112;
+    /// SCTP (RFC 9260).
+    pub const SCTP: u8 = 132;
+}
+
+/// The 5-tuple as a packet carries it. Ports in host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple<A> {
+    /// Sender.
+    pub source: A,
+    /// Receiver.
+    pub destination: A,
+    /// Sender's port.
+    pub source_port: u16,
+    /// Receiver's port.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+impl<A: Address> Tuple<A> {
+    /// The same flow seen from the other end.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
+/// A tuple of either family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowKey {
+    /// IPv4.
+    V4(Tuple<Ipv4Addr>),
+    /// IPv6.
+    V6(Tuple<Ipv6Addr>),
+}

@@ -1,0 +1,31 @@
+//! Packet buffers, and how their headers are read and changed.
+
+/// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.
+///
+/// The engine reads and writes only the first segment; a packet of several segments keeps its later ones untouched.
+pub trait Packet: Sized {
+    /// Bytes of the first segment, from the Ethernet header on.
+    fn data(&self) -> &[u8];
+
+    /// The same, to be changed.
+    fn data_mut(&mut self) -> &mut [u8];
+
+    /// Length of the whole frame in bytes, over all segments.
+    fn total_length(&self) -> usize;
+
+    /// Number of segments, 1 or more.
+    fn segments(&self) -> u16;
+
+    /// The NIC's RSS hash, where it computed one.
+    fn rss_hash(&self) -> Option<u32>;
+
+    /// Grows the frame by `count` bytes at the front; `None` when the headroom is shorter.
+    fn prepend(&mut self, count: usize) -> Option<&mut [u8]>;
+
+    /// Cuts the frame to `length` bytes, or grows its end (new bytes are unspecified). `false` when the buffer has no room
+    /// or the packet has several segments.
+    fn set_length(&mut self, length: usize) -> bool;
+
+    /// Asks the processor for the first line of the frame.
+    fn prefetch(&self);
+}

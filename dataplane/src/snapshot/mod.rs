@@ -1,0 +1,276 @@
+//! The immutable picture of services, destinations and ports that workers read, one for each burst.
+
+mod chunked;
+mod index;
+
+pub use chunked::Chunked;
+pub use index::{AddressSet, ServiceIndex};
+
+use crate::id::{DestinationSlot, PortId, ServiceSlot};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What names a virtual service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Virtual address.
+    pub address: IpAddr,
+    /// Virtual port; 0 takes every port.
+    pub port: u16,
+}
+
+/// Everything a worker needs to know, published as one. Cloning is cheap: parts that did not change are shared.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Grows by one with every publication.
+    pub revision: u64,
+    /// From service keys to slots.
+    pub index: ServiceIndex,
+    /// Services by slot.
+    pub services: Chunked<Option<Arc<ServiceView>>>,
+    /// Destinations by slot, with all that forwarding one packet needs.
+    pub destinations: Chunked<DestinationView>,
+    /// The addresses of all virtual services, and those whose last connection is not gone yet.
+    pub virtual_addresses: Arc<AddressSet>,
+    /// Ports by [`PortId`].
+    pub ports: Arc<[PortView]>,
+    /// Timeouts that `ipvsadm --set` would change.
+    pub timeouts: Timeouts,
+    /// Behaviour, by the kernel's sysctl names.
+    pub settings: Settings,
+}
+
+impl Snapshot {
+    /// A director without any service.
+    #[must_use]
+    pub fn empty(ports: Arc<[PortView]>) -> Self {
+        Self {
+            revision: 0,
+            index: ServiceIndex::default(),
+            services: Chunked::default(),
+            destinations: Chunked::default(),
+            virtual_addresses: Arc::default(),
+            ports,
+            timeouts: Timeouts::default(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// The service of a slot.
+    #[inline]
+    #[must_use]
+    pub fn service(&self, slot: ServiceSlot) -> Option<&ServiceView> {
+        self.services.get(slot.index())?.as_deref()
+    }
+
+    /// The destination of a slot.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self, slot: DestinationSlot) -> Option<&DestinationView> {
+        self.destinations.get(slot.index())
+    }
+}
+
+/// A port as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortView {
+    /// Own MAC addresses: frames to others are not ours.
+    pub mac: [u8; 6],
+    /// Further own MAC addresses (macvlans of the twin, VRRP).
+    pub more_macs: Arc<[[u8; 6]]>,
+    /// IP MTU in bytes.
+    pub mtu: u16,
+}
+
+/// Timeouts in milliseconds that an operator may change; the other states' are constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP ESTABLISHED.
+    pub tcp: u32,
+    /// TCP FIN_WAIT.
+    pub tcp_fin: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { tcp: 900_000, tcp_fin: 120_000, udp: 300_000 }
+    }
+}
+
+/// Settings by the kernel's names, with its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// A TCP packet without SYN may open a connection.
+    pub sloppy_tcp: bool,
+    /// A packet of a connection whose destination was removed is looked at afresh.
+    pub expire_nodest_conn: bool,
+    /// Templates of quiesced destinations are not used.
+    pub expire_quiescent_template: bool,
+    /// What a SYN on a dying connection does: bit 0 reschedules from TIME_WAIT and CLOSE, bit 1 from FIN_WAIT too.
+    pub conn_reuse_mode: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sloppy_tcp: false,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            conn_reuse_mode: 1,
+        }
+    }
+}
+
+/// The schedulers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerKind {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    Wlc,
+}
+
+impl SchedulerKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Lc, Self::Wlc];
+
+    /// Name as ipvsadm knows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+        }
+    }
+
+    /// Whether it reads connection counts, which then must be shared between workers.
+    #[must_use]
+    pub const fn reads_counts(self) -> bool {
+        matches!(self, Self::Lc | Self::Wlc)
+    }
+}
+
+/// Persistence of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Persistence {
+    /// Life of a template after its last new connection, in milliseconds.
+    pub timeout: u32,
+    /// How many leading bits of the client's address name a template.
+    pub prefix: u8,
+}
+
+/// A virtual service as workers see it.
+#[derive(Debug, Clone)]
+pub struct ServiceView {
+    /// Its stable place.
+    pub slot: ServiceSlot,
+    /// Its name.
+    pub key: ServiceKey,
+    /// Grows when the service of this slot is another one, or its scheduler was changed: cursors start afresh.
+    pub generation: u32,
+    /// Its scheduler.
+    pub scheduler: SchedulerKind,
+    /// Persistence, if any.
+    pub persistence: Option<Persistence>,
+    /// Whether connection counts of its destinations are shared between workers: the scheduler or a threshold reads them.
+    pub shared_counts: bool,
+    /// Grows with every change of `candidates`; a cursor's index holds while it is unchanged.
+    pub list_version: u32,
+    /// Destinations in the kernel's order, the newest first, removed ones included while a cursor may stand on them.
+    pub candidates: Box<[Candidate]>,
+    /// The last changes of the list, the oldest first, for wrr. At least the last one is there.
+    pub wrr_edits: Box<[WrrEdit]>,
+}
+
+/// A destination in a service's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Names this place in the list for cursors; never used again within a generation of the service.
+    pub position: u32,
+    /// The destination.
+    pub slot: DestinationSlot,
+    /// Weight; 0 is quiesced.
+    pub weight: u32,
+    /// Connections at which it takes no more, 0: no limit.
+    pub upper_threshold: u32,
+    /// No longer in the list: kept because a cursor may stand here. Never chosen.
+    pub removed: bool,
+}
+
+/// What wrr computes when the list of destinations changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrrEdit {
+    /// The `list_version` that the change made.
+    pub version: u32,
+    /// Greatest weight - (gcd - 1).
+    pub maximum: u32,
+    /// Greatest common divisor of the weights above 0, or 1.
+    pub divisor: u32,
+}
+
+/// How a destination's packets are sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextHop {
+    /// MAC addresses are known.
+    Resolved {
+        /// Frame's destination.
+        destination_mac: [u8; 6],
+        /// Frame's source: the port's own.
+        source_mac: [u8; 6],
+    },
+    /// The kernel has been asked.
+    Unresolved,
+    /// There is no route.
+    NoRoute,
+    /// An address of this host: packets go to the local stack unchanged.
+    Local,
+}
+
+/// A destination as forwarding sees it: 48 bytes or less, found by slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DestinationView {
+    /// Where its packets go.
+    pub next_hop: NextHop,
+    /// Port to send from.
+    pub port: PortId,
+    /// MTU towards it in bytes.
+    pub mtu: u16,
+    /// Whether it is in its service's list; packets of a removed destination's connections are dropped.
+    pub available: bool,
+    /// Whether its weight is 0.
+    pub quiesced: bool,
+    /// Its service.
+    pub service: ServiceSlot,
+    /// Upper threshold, 0: none.
+    pub upper_threshold: u32,
+    /// Lower threshold, 0: three quarters of the upper.
+    pub lower_threshold: u32,
+}
+
+impl Default for DestinationView {
+    fn default() -> Self {
+        Self {
+            next_hop: NextHop::NoRoute,
+            port: PortId(0),
+            mtu: 0,
+            available: false,
+            quiesced: true,
+            service: ServiceSlot(u32::MAX),
+            upper_threshold: 0,
+            lower_threshold: 0,
+        }
+    }
+}
