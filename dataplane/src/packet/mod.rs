@@ -1,5 +1,16 @@
 //! Packet buffers, and how their headers are read and changed.
 
+pub mod checksum;
+mod headers;
+mod heap;
+pub mod icmp;
+mod ipv6;
+mod parse;
+
+pub use headers::{Family, Headers, tcp};
+pub use heap::HeapPacket;
+pub use parse::{Parsed, destination_mac, parse, source_mac};
+
 /// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.
 ///
 /// The engine reads and writes only the first segment; a packet of several segments keeps its later ones untouched.

@@ -1,0 +1,248 @@
+//! What parsing learns from a packet.
+
+use crate::exception::PuntClass;
+use crate::flow::{FlowKey, Tuple, protocol};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Flag bits of a TCP header's 14th byte (RFC 9293).
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement field is significant.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer is significant.
+    pub const URG: u8 = 0x20;
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What parsing learned. Every offset and length in it has been checked against the first segment and the frame it was
+/// made from, and holds for that frame only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Offset of the IP header in the frame.
+    pub network: u16,
+    /// Offset of what follows the IP header and its options or extension headers; 0 for a later fragment.
+    pub transport: u16,
+    /// Source port in host order; 0 where there is none.
+    pub source_port: u16,
+    /// Destination port in host order; 0 where there is none.
+    pub destination_port: u16,
+    /// Length of the IP packet in bytes, header included; Ethernet padding is not part of it.
+    pub ip_length: u32,
+    /// Identification of a fragment: 16 bits in IPv4 (there for every packet), 32 in IPv6 (0 when not a fragment).
+    pub fragment_id: u32,
+    /// Where a fragment's data belongs in the datagram's, in bytes.
+    pub fragment_offset: u16,
+    /// Length of a fragment's data in bytes; 0 for whole packets.
+    pub fragment_length: u16,
+    /// IP protocol number behind the options and extension headers. In a later IPv6 fragment, the fragment header's next
+    /// header, which may be one more extension header.
+    pub protocol: u8,
+    /// TTL or hop limit as received.
+    pub ttl: u8,
+    /// TCP: the flags, see [`tcp`]; 0 for other protocols.
+    pub tcp_flags: u8,
+    /// ICMP and ICMPv6: the type; 0 for other protocols.
+    pub icmp_type: u8,
+    /// The address family.
+    pub family: Family,
+    pub(super) flags: u8,
+}
+
+pub(super) const DONT_FRAGMENT: u8 = 1;
+pub(super) const FIRST_FRAGMENT: u8 = 2;
+pub(super) const LATER_FRAGMENT: u8 = 4;
+pub(super) const MORE_FRAGMENTS: u8 = 8;
+
+/// Copies `N` bytes at `at`; zeros where the data ends before, which offsets made by parsing never see.
+#[inline(always)]
+pub(super) fn bytes<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
+    chunk(data, at).copied().unwrap_or([0; N])
+}
+
+/// The `N` bytes at `at`.
+#[inline(always)]
+pub(super) fn chunk<const N: usize>(data: &[u8], at: usize) -> Option<&[u8; N]> {
+    data.get(at..at.wrapping_add(N))?.first_chunk()
+}
+
+/// An offset or length known to be below 64 Ki.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "masked; the caller has checked it")]
+pub(super) const fn short(value: usize) -> u16 {
+    (value & 0xffff) as u16
+}
+
+/// A length known to be below 4 Gi.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "masked; the caller has checked it")]
+pub(super) const fn long(value: usize) -> u32 {
+    (value & 0xffff_ffff) as u32
+}
+
+#[inline(always)]
+pub(super) const fn be16(high: u8, low: u8) -> u16 {
+    u16::from_be_bytes([high, low])
+}
+
+impl Headers {
+    /// IPv4: the DF bit. IPv6 packets are never fragmented on the way: always true.
+    #[inline(always)]
+    #[must_use]
+    pub const fn dont_fragment(&self) -> bool {
+        self.flags & DONT_FRAGMENT != 0
+    }
+
+    /// A piece of a datagram, not a whole one. IPv6 atomic fragments (RFC 6946) are whole.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fragment(&self) -> bool {
+        self.flags & (FIRST_FRAGMENT | LATER_FRAGMENT) != 0
+    }
+
+    /// The piece that carries the transport header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first_fragment(&self) -> bool {
+        self.flags & FIRST_FRAGMENT != 0
+    }
+
+    /// A piece without transport header: ports are 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn later_fragment(&self) -> bool {
+        self.flags & LATER_FRAGMENT != 0
+    }
+
+    /// A piece that is not the last one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn more_fragments(&self) -> bool {
+        self.flags & MORE_FRAGMENTS != 0
+    }
+
+    /// Length of the IP header with options or extension headers, in bytes; 0 for a later fragment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn header_length(&self) -> u16 {
+        self.transport.saturating_sub(self.network)
+    }
+
+    /// Source and destination; of [`Family::V4`] only.
+    #[inline(always)]
+    #[must_use]
+    pub fn addresses_v4(&self, data: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
+        let pair: [u8; 8] = bytes(data, usize::from(self.network) + 12);
+        let bits = u64::from_be_bytes(pair);
+        (Ipv4Addr::from_bits((bits >> 32) as u32), Ipv4Addr::from_bits((bits & 0xffff_ffff) as u32))
+    }
+
+    /// Source and destination; of [`Family::V6`] only.
+    #[inline(always)]
+    #[must_use]
+    pub fn addresses_v6(&self, data: &[u8]) -> (Ipv6Addr, Ipv6Addr) {
+        let pair: [u8; 32] = bytes(data, usize::from(self.network) + 8);
+        (Ipv6Addr::from(bytes::<16>(&pair, 0)), Ipv6Addr::from(bytes::<16>(&pair, 16)))
+    }
+
+    /// The tuple of an IPv4 packet; of [`Family::V4`] only.
+    #[inline(always)]
+    #[must_use]
+    pub fn tuple_v4(&self, data: &[u8]) -> Tuple<Ipv4Addr> {
+        let (source, destination) = self.addresses_v4(data);
+        self.tuple(source, destination)
+    }
+
+    /// The tuple of an IPv6 packet; of [`Family::V6`] only.
+    #[inline(always)]
+    #[must_use]
+    pub fn tuple_v6(&self, data: &[u8]) -> Tuple<Ipv6Addr> {
+        let (source, destination) = self.addresses_v6(data);
+        self.tuple(source, destination)
+    }
+
+    /// The tuple, of whichever family.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, data: &[u8]) -> FlowKey {
+        match self.family {
+            Family::V4 => FlowKey::V4(self.tuple_v4(data)),
+            Family::V6 => FlowKey::V6(self.tuple_v6(data)),
+        }
+    }
+
+    #[inline(always)]
+    const fn tuple<A>(&self, source: A, destination: A) -> Tuple<A>
+    where
+        A: Copy,
+    {
+        Tuple {
+            source,
+            destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// An ICMP message that reports an error: about another packet, and never to be answered by one.
+    #[inline]
+    #[must_use]
+    pub const fn is_icmp_error(&self) -> bool {
+        if self.later_fragment() {
+            return false;
+        }
+        match (self.family, self.protocol) {
+            (Family::V4, protocol::ICMP) => matches!(self.icmp_type, 3 | 4 | 5 | 11 | 12),
+            (Family::V6, protocol::ICMPV6) => self.icmp_type < 128,
+            _ => false,
+        }
+    }
+
+    /// The class of a packet that turned out to be for no service: routing protocols before everything else.
+    #[inline]
+    #[must_use]
+    pub const fn punt_class(&self) -> PuntClass {
+        const BGP: u16 = 179;
+        let control = match self.protocol {
+            protocol::OSPF | protocol::VRRP => true,
+            protocol::TCP => self.source_port == BGP || self.destination_port == BGP,
+            // BFD: single hop and echo (RFC 5881), multihop (RFC 5883).
+            protocol::UDP => matches!(self.destination_port, 3784 | 3785 | 4784),
+            _ => false,
+        };
+        if control { PuntClass::Control } else { PuntClass::Local }
+    }
+
+    /// Whether the source is an address no packet on a wire may come from (RFC 1122, 3.2.1.3; RFC 4291, 2.7): the kernel
+    /// drops such packets before they reach a service, ICMP never answers them.
+    #[inline]
+    #[must_use]
+    pub fn martian_source(&self, data: &[u8]) -> bool {
+        match self.family {
+            Family::V4 => {
+                let source = self.addresses_v4(data).0;
+                matches!(source.octets()[0], 0 | 127 | 224..=239) || source.is_broadcast()
+            }
+            Family::V6 => {
+                let source = self.addresses_v6(data).0;
+                source.is_unspecified() || source.is_multicast() || source.is_loopback()
+            }
+        }
+    }
+}

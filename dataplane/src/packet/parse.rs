@@ -1,0 +1,295 @@
+//! From bytes to [`Headers`], believing nothing.
+//!
+//! Every length is checked against the one that encloses it: transport header against IP packet, IP packet against frame,
+//! and everything that is read against the first segment. What contradicts itself is dropped with a reason, what is well
+//! formed but not ours to forward is punted to the kernel.
+
+use super::checksum;
+use super::headers::{
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, be16, bytes, chunk, long,
+    short,
+};
+use super::ipv6;
+use crate::counters::DropReason;
+use crate::exception::PuntClass;
+use crate::flow::protocol;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed {
+    /// A unicast IP packet: to a transport, an ICMP message, another protocol, or a fragment.
+    Flow(Headers),
+    /// For the kernel: not IP, not unicast, or of the neighbour protocols.
+    Punt(PuntClass),
+    /// To be dropped.
+    Drop(DropReason),
+}
+
+pub(super) type Result<T> = std::result::Result<T, Parsed>;
+
+const ETHERNET: usize = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_PROVIDER: u16 = 0x88a8;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// The frame being parsed: its first segment, and how much there is beside.
+#[derive(Clone, Copy)]
+pub(super) struct Frame<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) total_length: usize,
+    segments: u16,
+}
+
+impl Frame<'_> {
+    /// Why the `needed` first bytes of the frame are not all in the first segment.
+    #[cold]
+    pub(super) fn short(&self, needed: usize) -> Parsed {
+        let elsewhere = self.segments > 1 && needed <= self.total_length;
+        Parsed::Drop(if elsewhere { DropReason::Segments } else { DropReason::Malformed })
+    }
+}
+
+/// Where a transport header is, and how much of the IP packet is left from there.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: usize,
+    pub(super) length: usize,
+}
+
+const MALFORMED: Parsed = Parsed::Drop(DropReason::Malformed);
+pub(super) const INVALID: Parsed = Parsed::Drop(DropReason::FragmentInvalid);
+
+/// The frame's destination MAC address; zeros when the frame is shorter.
+#[inline(always)]
+#[must_use]
+pub fn destination_mac(data: &[u8]) -> [u8; 6] {
+    bytes(data, 0)
+}
+
+/// The frame's source MAC address; zeros when the frame is shorter.
+#[inline(always)]
+#[must_use]
+pub fn source_mac(data: &[u8]) -> [u8; 6] {
+    bytes(data, 6)
+}
+
+/// Reads the headers of a frame. `data` is its first segment from the Ethernet header on, `total_length` counts all
+/// `segments`. Nothing is read beyond `data`, whatever lengths the frame claims.
+///
+/// Ethernet II with up to two VLAN tags (802.1Q, 802.1ad); IPv4 with options and a verified header checksum; IPv6 with at
+/// most 8 extension headers in at most 256 bytes. Transport checksums are not looked at.
+#[inline]
+#[must_use]
+pub fn parse(data: &[u8], total_length: usize, segments: u16) -> Parsed {
+    let frame = Frame { data, total_length, segments };
+    // Untagged unicast first: with the offset of the IP header known, the rest is straight-line code.
+    if let Some(ethernet) = data.first_chunk::<ETHERNET>()
+        && ethernet[0] & 1 == 0
+    {
+        match be16(ethernet[12], ethernet[13]) {
+            ETHERTYPE_IPV4 => return flow(ipv4(frame, ETHERNET)),
+            ETHERTYPE_IPV6 => return flow(ipv6::parse(frame, ETHERNET)),
+            _ => {}
+        }
+    }
+    uncommon(frame)
+}
+
+#[inline(always)]
+fn flow(result: Result<Headers>) -> Parsed {
+    match result {
+        Ok(headers) => Parsed::Flow(headers),
+        Err(other) => other,
+    }
+}
+
+/// Tagged, multicast and non-IP frames.
+#[inline(never)]
+fn uncommon(frame: Frame<'_>) -> Parsed {
+    let Some(ethernet) = frame.data.first_chunk::<ETHERNET>() else { return frame.short(ETHERNET) };
+    let mut ethertype = be16(ethernet[12], ethernet[13]);
+    let mut network = ETHERNET;
+    while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_PROVIDER) && network < ETHERNET + 8 {
+        let Some(tag) = chunk::<4>(frame.data, network) else { return frame.short(network + 4) };
+        ethertype = be16(tag[2], tag[3]);
+        network += 4;
+    }
+    let parsed = match ethertype {
+        ETHERTYPE_IPV4 => flow(ipv4(frame, network)),
+        ETHERTYPE_IPV6 => flow(ipv6::parse(frame, network)),
+        ETHERTYPE_ARP => Parsed::Punt(PuntClass::Control),
+        _ => Parsed::Punt(PuntClass::Local),
+    };
+    match parsed {
+        Parsed::Flow(headers) if ethernet[0] & 1 != 0 => Parsed::Punt(multicast_class(frame.data, &headers)),
+        parsed => parsed,
+    }
+}
+
+/// The class of a multicast or broadcast packet: control for the routing protocols' link-local groups (224.0.0.0/24,
+/// ff02::/16), local for all the rest.
+fn multicast_class(data: &[u8], headers: &Headers) -> PuntClass {
+    const IGMP: u8 = 2;
+    const PIM: u8 = 103;
+    let link_local = match headers.family {
+        Family::V4 => matches!(headers.addresses_v4(data).1.octets(), [224, 0, 0, _]),
+        Family::V6 => headers.addresses_v6(data).1.segments()[0] == 0xff02,
+    };
+    let control = match headers.protocol {
+        IGMP | PIM | protocol::OSPF | protocol::VRRP => true,
+        // Multicast listener discovery; neighbour discovery never comes here.
+        protocol::ICMPV6 => matches!(headers.icmp_type, 130..=132 | 143),
+        _ => false,
+    };
+    if link_local && control { PuntClass::Control } else { PuntClass::Local }
+}
+
+#[inline(always)]
+fn ipv4(frame: Frame<'_>, network: usize) -> Result<Headers> {
+    const DONT: u16 = 0x4000;
+    const MORE: u16 = 0x2000;
+    const OFFSET: u16 = 0x1fff;
+    let Some(header) = chunk::<20>(frame.data, network) else { return Err(frame.short(network + 20)) };
+    let header_length = if header[0] == 0x45 {
+        if checksum::header_sum(header) != 0xffff {
+            return Err(Parsed::Drop(DropReason::HeaderChecksum));
+        }
+        20
+    } else {
+        with_options(frame, network)?
+    };
+    let ip_length = usize::from(be16(header[2], header[3]));
+    if ip_length < header_length || network + ip_length > frame.total_length {
+        return Err(MALFORMED);
+    }
+    let bits = be16(header[6], header[7]);
+    let place = Place { offset: network + header_length, length: ip_length - header_length };
+    let mut headers = Headers {
+        network: short(network),
+        transport: short(place.offset),
+        source_port: 0,
+        destination_port: 0,
+        ip_length: long(ip_length),
+        fragment_id: be16(header[4], header[5]).into(),
+        fragment_offset: 0,
+        fragment_length: 0,
+        protocol: header[9],
+        ttl: header[8],
+        tcp_flags: 0,
+        icmp_type: 0,
+        family: Family::V4,
+        flags: if bits & DONT == 0 { 0 } else { DONT_FRAGMENT },
+    };
+    if bits & (MORE | OFFSET) != 0 {
+        fragment(frame, &mut headers, place, place, (bits & OFFSET) * 8, bits & MORE != 0)?;
+        return Ok(headers);
+    }
+    transport(frame, &mut headers, place)?;
+    Ok(headers)
+}
+
+/// An IPv4 header that is not the usual 20 bytes: its length, once version and checksum are right.
+#[cold]
+fn with_options(frame: Frame<'_>, network: usize) -> Result<usize> {
+    let [first] = bytes::<1>(frame.data, network);
+    let length = usize::from(first & 0x0f) * 4;
+    if first >> 4 != 4 || length < 20 {
+        return Err(MALFORMED);
+    }
+    let Some(header) = frame.data.get(network..network + length) else {
+        return Err(frame.short(network + length));
+    };
+    if !checksum::header_valid(header) {
+        return Err(Parsed::Drop(DropReason::HeaderChecksum));
+    }
+    Ok(length)
+}
+
+/// Reads a whole packet's transport header.
+#[inline(always)]
+pub(super) fn transport(frame: Frame<'_>, headers: &mut Headers, place: Place) -> Result<()> {
+    let Place { offset, length } = place;
+    match headers.protocol {
+        protocol::TCP => {
+            let Some(tcp) = chunk::<20>(frame.data, offset) else { return Err(too_short(frame, place, 20)) };
+            let header_length = usize::from(tcp[12] >> 4) * 4;
+            if header_length < 20 || header_length > length {
+                return Err(MALFORMED);
+            }
+            headers.source_port = be16(tcp[0], tcp[1]);
+            headers.destination_port = be16(tcp[2], tcp[3]);
+            headers.tcp_flags = tcp[13];
+        }
+        protocol::UDP => {
+            let Some(udp) = chunk::<8>(frame.data, offset) else { return Err(too_short(frame, place, 8)) };
+            // A datagram may be shorter than the packet around it, never longer; a first fragment's is longer.
+            let datagram = usize::from(be16(udp[4], udp[5]));
+            if datagram < 8 || length < 8 || (datagram > length && !headers.first_fragment()) {
+                return Err(MALFORMED);
+            }
+            headers.source_port = be16(udp[0], udp[1]);
+            headers.destination_port = be16(udp[2], udp[3]);
+        }
+        protocol::SCTP => {
+            let Some(sctp) = chunk::<12>(frame.data, offset) else { return Err(too_short(frame, place, 12)) };
+            if length < 12 {
+                return Err(MALFORMED);
+            }
+            headers.source_port = be16(sctp[0], sctp[1]);
+            headers.destination_port = be16(sctp[2], sctp[3]);
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            let Some(icmp) = chunk::<8>(frame.data, offset) else { return Err(too_short(frame, place, 8)) };
+            if length < 8 {
+                return Err(MALFORMED);
+            }
+            headers.icmp_type = icmp[0];
+            // Neighbour discovery (RFC 4861) is the kernel's, to whichever address.
+            if headers.family == Family::V6
+                && headers.protocol == protocol::ICMPV6
+                && matches!(icmp[0], 133..=137)
+            {
+                return Err(Parsed::Punt(PuntClass::Control));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A transport header of `needed` bytes that the first segment does not have: the packet's fault, or the buffer's?
+#[cold]
+fn too_short(frame: Frame<'_>, place: Place, needed: usize) -> Parsed {
+    if place.length < needed { MALFORMED } else { frame.short(place.offset + needed) }
+}
+
+/// Reads a fragment: `piece` is its data, `offset` where that belongs, `place` the transport header of a first piece: behind
+/// the extension headers that its data may begin with.
+#[cold]
+pub(super) fn fragment(
+    frame: Frame<'_>,
+    headers: &mut Headers,
+    piece: Place,
+    place: Place,
+    offset: u16,
+    more: bool,
+) -> Result<()> {
+    // An empty piece, one that leaves a gap no other can fill, or one that ends beyond the longest datagram.
+    let end = usize::from(offset) + piece.length;
+    if piece.length == 0 || (more && !piece.length.is_multiple_of(8)) || end > usize::from(u16::MAX) {
+        return Err(INVALID);
+    }
+    headers.fragment_offset = offset;
+    headers.fragment_length = short(piece.length);
+    headers.flags |= if more { MORE_FRAGMENTS } else { 0 };
+    if offset != 0 {
+        headers.flags |= LATER_FRAGMENT;
+        headers.transport = 0;
+        // RFC 1858: no later piece may reach into where the transport header's ports and flags are.
+        return if headers.protocol == protocol::TCP && offset < 20 { Err(INVALID) } else { Ok(()) };
+    }
+    headers.flags |= FIRST_FRAGMENT;
+    transport(frame, headers, place).map_err(|parsed| if parsed == MALFORMED { INVALID } else { parsed })
+}
