@@ -12,4 +12,5 @@ pub mod id;
 pub mod packet;
 pub mod scheduler;
 pub mod snapshot;
+pub mod steering;
 pub mod tokens;
