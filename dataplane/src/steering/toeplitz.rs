@@ -11,7 +11,8 @@ pub const INPUT_LENGTH: usize = 36;
 ///
 /// A key of period 16 bits makes the hash depend on the XOR of the input's 16-bit words alone: source and destination may
 /// change places (Woo and Park, "Scalable TCP Session Monitoring with Symmetric Receive-side Scaling"), and it does not
-/// matter where in the input a NIC that hashes some fields only puts them.
+/// matter where in the input a NIC that hashes some fields only puts them. The price: addresses and ports that count up
+/// together cancel out, and such flows fall on few slots; ephemeral ports as systems draw them spread evenly.
 pub const PERIOD: u16 = 0x6d5a;
 
 /// [`PERIOD`] repeated to the length a NIC wants.
