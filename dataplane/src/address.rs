@@ -2,6 +2,8 @@
 
 use std::fmt::{Debug, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use zerocopy::FromBytes;
 
 /// An IP address of one family.
 pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
@@ -9,6 +11,8 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     const LENGTH: usize;
     /// Shortest MTU a link may have (RFC 791, RFC 8200).
     const MINIMUM_MTU: u16;
+    /// The address in memory that one thread writes and others may read.
+    type Cells: AddressCells<Self>;
 
     /// The address as four 32-bit words, most significant first; IPv4 fills the last.
     fn words(self) -> [u32; 4];
@@ -23,9 +27,57 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     fn masked(self, prefix: u8) -> Self;
 }
 
+/// Memory for an address that one thread writes and others may read. All-zero bytes are a valid value.
+pub trait AddressCells<A>: FromBytes + Debug + Send + Sync + 'static {
+    /// Reads the address; a reader beside the writer may see parts of two.
+    fn load(&self) -> A;
+
+    /// Writes the address.
+    fn store(&self, address: A);
+}
+
+/// An IPv4 address in memory.
+#[derive(Debug, Default, FromBytes)]
+#[repr(transparent)]
+pub struct Ipv4Cells(AtomicU32);
+
+impl AddressCells<Ipv4Addr> for Ipv4Cells {
+    #[inline(always)]
+    fn load(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0.load(Relaxed))
+    }
+
+    #[inline(always)]
+    fn store(&self, address: Ipv4Addr) {
+        self.0.store(address.to_bits(), Relaxed);
+    }
+}
+
+/// An IPv6 address in memory: the leading 64 bits, then the others.
+#[derive(Debug, Default, FromBytes)]
+#[repr(C)]
+pub struct Ipv6Cells([AtomicU64; 2]);
+
+impl AddressCells<Ipv6Addr> for Ipv6Cells {
+    #[inline(always)]
+    fn load(&self) -> Ipv6Addr {
+        let [high, low] = &self.0;
+        Ipv6Addr::from_bits(u128::from(high.load(Relaxed)) << 64 | u128::from(low.load(Relaxed)))
+    }
+
+    #[inline(always)]
+    fn store(&self, address: Ipv6Addr) {
+        let [high, low] = &self.0;
+        let bits = address.to_bits();
+        high.store((bits >> 64) as u64, Relaxed);
+        low.store((bits & u128::from(u64::MAX)) as u64, Relaxed);
+    }
+}
+
 impl Address for Ipv4Addr {
     const LENGTH: usize = 4;
     const MINIMUM_MTU: u16 = 68;
+    type Cells = Ipv4Cells;
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -49,6 +101,7 @@ impl Address for Ipv4Addr {
 impl Address for Ipv6Addr {
     const LENGTH: usize = 16;
     const MINIMUM_MTU: u16 = 1280;
+    type Cells = Ipv6Cells;
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -90,5 +143,15 @@ mod tests {
         assert_eq!(Ipv6Addr::from_words(v6.words()), v6);
         let v4: Ipv4Addr = "10.1.2.3".parse().unwrap();
         assert_eq!(Ipv4Addr::from_words(v4.words()), v4);
+    }
+
+    #[test]
+    fn cells_hold_addresses() {
+        let (v4, v6) = (Ipv4Cells::default(), Ipv6Cells::default());
+        assert_eq!((v4.load(), v6.load()), (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
+        v4.store(Ipv4Addr::new(10, 1, 2, 3));
+        v6.store("fd00:1:2:3:4:5:6:7".parse().unwrap());
+        assert_eq!(v4.load(), Ipv4Addr::new(10, 1, 2, 3));
+        assert_eq!(v6.load(), "fd00:1:2:3:4:5:6:7".parse::<Ipv6Addr>().unwrap());
     }
 }

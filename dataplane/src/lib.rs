@@ -5,11 +5,13 @@
 //! worker that drives it on DPDK lives behind the default feature `worker`.
 
 pub mod address;
+pub mod connection;
 pub mod counters;
 pub mod exception;
 pub mod flow;
 pub mod id;
 pub mod packet;
+pub mod rcu;
 pub mod scheduler;
 pub mod snapshot;
 pub mod steering;

@@ -1,0 +1,562 @@
+//! The connection table of one worker and one address family.
+//!
+//! An index of cache-line buckets leads from tuples to lines; a slab of fixed lines holds the connections; a timing wheel
+//! knows when to look at each again. All three lie in one [`Region`] that the caller hands in. One worker owns the table and
+//! is its only writer; other threads list connections through [`Table::slab`].
+//!
+//! A burst is looked up in stages, so that its cache misses overlap: [`Table::hash`] and [`Table::prefetch`] for all packets,
+//! then [`Table::candidate`] for all, then [`Table::find_at`].
+
+pub mod tcp;
+
+mod hash;
+mod index;
+mod line;
+mod slab;
+mod wheel;
+
+pub use hash::{FlowHash, HashKey};
+pub use line::{ConnectionView, Line, NewConnection, flags};
+pub use slab::{OutOfMemory, Region, Slab};
+pub use wheel::SLOT_MS;
+
+use crate::address::Address;
+use crate::flow::Tuple;
+use crate::id::Ticks;
+use hash::Schedule;
+use index::{Bucket, Index, REVERSE};
+use slab::{Carver, Header, LINE, Part};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use wheel::{Chunk, Filed, Turn, Wheel};
+
+/// Tells a table's region from other memory.
+const MAGIC: u64 = u64::from_le_bytes(*b"uvsTable");
+/// Grows with every change of what lies where in a region.
+const LAYOUT: u32 = 1;
+
+/// A connection's line. Names the connection only while its generation stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u32);
+
+impl ConnectionId {
+    /// The line's place in the slab.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A connection found by a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The connection.
+    pub id: ConnectionId,
+    /// The tuple is that of the server's replies.
+    pub reverse: bool,
+}
+
+/// What the first bucket alone suggests for a hash. A hint: it may be wrong, and is checked by [`Table::find_at`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Candidate(Option<u32>);
+
+/// How large a table is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Connections, at most [`Size::MAXIMUM`].
+    pub capacity: u32,
+    /// Whether there is room in the index for every connection's replies.
+    pub both_directions: bool,
+}
+
+/// Bytes that a table takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Header, in bytes.
+    pub header: usize,
+    /// Timing wheel.
+    pub wheel: usize,
+    /// Index.
+    pub index: usize,
+    /// Connection lines.
+    pub lines: usize,
+}
+
+impl Footprint {
+    /// Everything: the least length of a region.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.header + self.wheel + self.index + self.lines
+    }
+}
+
+/// Numbers of things in a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plan {
+    capacity: u32,
+    buckets: usize,
+    chunks: usize,
+}
+
+impl Size {
+    /// Most connections of one table.
+    pub const MAXIMUM: u32 = REVERSE - 1;
+
+    fn plan(self) -> Plan {
+        let capacity = self.capacity.clamp(1, Self::MAXIMUM);
+        let entries = capacity as usize * if self.both_directions { 2 } else { 1 };
+        // Each line has one entry in the wheel that counts, and as many again may be overtaken by shorter timeouts.
+        Plan {
+            capacity,
+            buckets: index::buckets_for(entries),
+            chunks: wheel::chunks_for(capacity as usize * 2),
+        }
+    }
+
+    /// What a table of this size takes.
+    #[must_use]
+    pub fn footprint<A: Address>(self) -> Footprint {
+        let plan = self.plan();
+        Footprint {
+            header: size_of::<Header>(),
+            wheel: (wheel::SLOTS * size_of::<AtomicU32>()).next_multiple_of(LINE)
+                + plan.chunks * size_of::<Chunk>(),
+            index: plan.buckets * size_of::<Bucket>(),
+            lines: plan.capacity as usize * size_of::<Line<A>>(),
+        }
+    }
+}
+
+/// Why a region cannot be made or taken over as a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RegionError {
+    /// Shorter than the table, or not aligned to 64 bytes.
+    #[error("a region of {length} bytes is too short or not aligned to 64 bytes")]
+    TooShort {
+        /// The region's length in bytes.
+        length: usize,
+    },
+    /// Never was a table.
+    #[error("the region holds no connection table")]
+    NotATable,
+    /// A table of another version of this program.
+    #[error("the region's layout is version {found}, this program's is {LAYOUT}")]
+    OtherLayout {
+        /// The region's version.
+        found: u32,
+    },
+    /// A table of the other address family.
+    #[error("the region's addresses have {found} bytes")]
+    OtherFamily {
+        /// Length of its addresses in bytes.
+        found: u32,
+    },
+    /// Numbers in the header contradict each other.
+    #[error("the region's header is damaged")]
+    Damaged,
+}
+
+/// No line left, or (far below one in a million even then) no room in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection table is full")]
+pub struct TableFull;
+
+/// What one call of [`Table::expire`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expiry {
+    /// Entries of the wheel looked at.
+    pub looked_at: u32,
+    /// Connections closed.
+    pub expired: u32,
+    /// The budget ended before what is due.
+    pub behind: bool,
+}
+
+/// The connections of one worker and one address family.
+#[derive(Debug)]
+pub struct Table<A: Address> {
+    schedule: Schedule,
+    index: Index,
+    lines: Part<Line<A>>,
+    header: Part<Header>,
+    wheel: Wheel,
+    slab: Arc<Slab<A>>,
+    bytes: usize,
+}
+
+impl<A: Address> Table<A> {
+    /// Longest timeout in milliseconds (12 days); a longer one is cut to it, so that [`Ticks`] stay comparable.
+    pub const LONGEST_TIMEOUT: u32 = 1 << 30;
+
+    /// Makes an empty table in a region.
+    ///
+    /// # Errors
+    /// The region is too short for [`Size::footprint`].
+    pub fn create(mut region: Region, size: Size, key: HashKey, now: Ticks) -> Result<Self, RegionError> {
+        let length = region.length();
+        if length < size.footprint::<A>().total() {
+            return Err(RegionError::TooShort { length });
+        }
+        region.clear();
+        let mut carver = Carver::new(region);
+        let header = carver.take::<Header>(1).ok_or(RegionError::TooShort { length })?;
+        let plan = size.plan();
+        {
+            let header = &header[0];
+            let family = if A::LENGTH == 4 { 4 } else { 16 };
+            header.layout.store(LAYOUT, Relaxed);
+            header.family.store(family, Relaxed);
+            header.key[0].store(key.0[0], Relaxed);
+            header.key[1].store(key.0[1], Relaxed);
+            header.capacity.store(plan.capacity, Relaxed);
+            header.buckets.store(u32::try_from(plan.buckets).map_err(|_| RegionError::Damaged)?, Relaxed);
+            header.chunks.store(u32::try_from(plan.chunks).map_err(|_| RegionError::Damaged)?, Relaxed);
+            header.free.store(Line::<A>::NONE, Relaxed);
+        }
+        let mut table = Self::lay_out(carver, header, plan).ok_or(RegionError::TooShort { length })?;
+        table.wheel.start(now);
+        table.header().magic.store(MAGIC, Relaxed);
+        Ok(table)
+    }
+
+    /// Takes over the table that a region holds, connections and all.
+    ///
+    /// # Errors
+    /// The region holds none, or one that this program does not understand.
+    pub fn attach(region: Region) -> Result<Self, RegionError> {
+        let length = region.length();
+        let mut carver = Carver::new(region);
+        let header = carver.take::<Header>(1).ok_or(RegionError::TooShort { length })?;
+        let fields = &header[0];
+        if fields.magic.load(Relaxed) != MAGIC {
+            return Err(RegionError::NotATable);
+        }
+        let found = fields.layout.load(Relaxed);
+        if found != LAYOUT {
+            return Err(RegionError::OtherLayout { found });
+        }
+        let found = fields.family.load(Relaxed);
+        if found as usize != A::LENGTH {
+            return Err(RegionError::OtherFamily { found });
+        }
+        let plan = Plan {
+            capacity: fields.capacity.load(Relaxed),
+            buckets: fields.buckets.load(Relaxed) as usize,
+            chunks: fields.chunks.load(Relaxed) as usize,
+        };
+        let known = [false, true]
+            .map(|both_directions| Size { capacity: plan.capacity, both_directions }.plan())
+            .contains(&plan);
+        if !known || fields.fresh.load(Relaxed) > plan.capacity {
+            return Err(RegionError::Damaged);
+        }
+        Self::lay_out(carver, header, plan).ok_or(RegionError::TooShort { length })
+    }
+
+    fn lay_out(mut carver: Carver, header: Part<Header>, plan: Plan) -> Option<Self> {
+        let slots = carver.take::<AtomicU32>(wheel::SLOTS)?;
+        let chunks = carver.take::<Chunk>(plan.chunks)?;
+        let buckets = carver.take::<Bucket>(plan.buckets)?;
+        let lines = carver.take::<Line<A>>(plan.capacity as usize)?;
+        let key = HashKey([header[0].key[0].load(Relaxed), header[0].key[1].load(Relaxed)]);
+        Some(Self {
+            schedule: Schedule::new(key),
+            index: Index::new(buckets),
+            lines: lines.clone(),
+            header: header.clone(),
+            wheel: Wheel::new(header.clone(), slots, chunks),
+            slab: Arc::new(Slab { lines, header }),
+            bytes: carver.taken(),
+        })
+    }
+
+    /// Gives the region back, connections and all, for [`Table::attach`]; `None` while another thread holds the slab.
+    #[must_use]
+    pub fn release(self) -> Option<Region> {
+        let Self { index, lines, header, wheel, slab, .. } = self;
+        drop((index, header, wheel, slab));
+        lines.release()
+    }
+
+    #[inline(always)]
+    fn header(&self) -> &Header {
+        &self.header[0]
+    }
+
+    /// The lines, to be read by other threads.
+    #[must_use]
+    pub fn slab(&self) -> Arc<Slab<A>> {
+        Arc::clone(&self.slab)
+    }
+
+    /// Connections open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.header().live.load(Relaxed) as usize
+    }
+
+    /// Whether no connection is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Most connections.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Memory for each connection of a full table, all told.
+    #[must_use]
+    pub fn bytes_per_connection(&self) -> f64 {
+        self.bytes as f64 / self.capacity() as f64
+    }
+
+    /// How often a shorter timeout was not filed for lack of room in the wheel, so that the connection expires late.
+    #[must_use]
+    pub fn wheel_full(&self) -> u64 {
+        self.header().wheel_refused.load(Relaxed)
+    }
+
+    /// The hash of a tuple under this table's key.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, tuple: &Tuple<A>) -> FlowHash {
+        self.schedule.hash(tuple)
+    }
+
+    /// First stage: asks for the bucket.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: FlowHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second stage: reads the bucket and asks for the line it suggests.
+    #[inline(always)]
+    #[must_use]
+    pub fn candidate(&self, hash: FlowHash) -> Candidate {
+        let number = self.index.glance(hash);
+        if let Some(number) = number {
+            let id = (number & !REVERSE) as usize;
+            self.lines.prefetch(id);
+            if size_of::<Line<A>>() > LINE && number & REVERSE != 0 {
+                self.lines.prefetch_at(id, LINE);
+            }
+        }
+        Candidate(number)
+    }
+
+    /// Third stage: the connection of a tuple, expired or not.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_at(&self, candidate: Candidate, hash: FlowHash, tuple: &Tuple<A>) -> Option<Found> {
+        if let Some(number) = candidate.0
+            && self.is_match(number, tuple)
+        {
+            return Some(Found::from_number(number));
+        }
+        self.find(hash, tuple)
+    }
+
+    /// The connection of a tuple, expired or not, without stages.
+    #[must_use]
+    pub fn find(&self, hash: FlowHash, tuple: &Tuple<A>) -> Option<Found> {
+        self.index.search(hash, |number| self.is_match(number, tuple)).map(Found::from_number)
+    }
+
+    #[inline(always)]
+    fn is_match(&self, number: u32, tuple: &Tuple<A>) -> bool {
+        let Some(line) = self.lines.get((number & !REVERSE) as usize) else { return false };
+        let named = if number & REVERSE == 0 { line.tuple() } else { line.reply_tuple() };
+        named == *tuple && line.is_live()
+    }
+
+    /// A connection's line.
+    ///
+    /// # Panics
+    /// When `id` is not from this table.
+    #[inline(always)]
+    #[must_use]
+    pub fn line(&self, id: ConnectionId) -> &Line<A> {
+        &self.lines[id.index()]
+    }
+
+    /// Opens a connection. The caller has looked for its tuple, and closed an expired connection of the same tuple.
+    ///
+    /// # Errors
+    /// The table is full; it is unchanged.
+    pub fn open(
+        &mut self,
+        hash: FlowHash,
+        new: &NewConnection<A>,
+        now: Ticks,
+    ) -> Result<ConnectionId, TableFull> {
+        let new = NewConnection { timeout: new.timeout.min(Self::LONGEST_TIMEOUT), ..*new };
+        let (free, fresh) = (self.header().free.load(Relaxed), self.header().fresh.load(Relaxed));
+        let (number, fresh) = if free == Line::<A>::NONE { (fresh, fresh + 1) } else { (free, fresh) };
+        if number as usize >= self.lines.len() {
+            return Err(TableFull);
+        }
+        self.index.insert(hash, number).map_err(|_| TableFull)?;
+        if new.both_directions {
+            let reply = self.reply_hash(&new);
+            if self.index.insert(reply, number | REVERSE).is_err() {
+                self.index.remove(hash, number);
+                return Err(TableFull);
+            }
+        }
+        let line = &self.lines[number as usize];
+        if free != Line::<A>::NONE {
+            self.header().free.store(line.side(), Relaxed);
+        }
+        self.header().fresh.store(fresh, Relaxed);
+        self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
+        line.fill(&new, now);
+        self.file(number, now.after(new.timeout));
+        Ok(ConnectionId(number))
+    }
+
+    fn reply_hash(&self, new: &NewConnection<A>) -> FlowHash {
+        self.hash(&Tuple {
+            source: new.server,
+            destination: new.tuple.source,
+            source_port: new.server_port,
+            destination_port: new.tuple.source_port,
+            protocol: new.tuple.protocol,
+        })
+    }
+
+    /// Closes a connection; whether there was one. Its line's entry in the wheel stays for the next connection there.
+    pub fn close(&mut self, id: ConnectionId) -> bool {
+        let Some(line) = self.lines.get(id.index()) else { return false };
+        if !line.is_live() {
+            return false;
+        }
+        let hash = self.schedule.hash(&line.tuple());
+        let removed = self.index.remove(hash, id.0);
+        debug_assert!(removed, "a connection that was not in the index");
+        if line.both_directions() {
+            let hash = self.schedule.hash(&line.reply_tuple());
+            let removed = self.index.remove(hash, id.0 | REVERSE);
+            debug_assert!(removed, "a reply that was not in the index");
+        }
+        line.empty();
+        let header = &self.header[0];
+        line.set_side(header.free.load(Relaxed));
+        header.free.store(id.0, Relaxed);
+        header.live.store(header.live.load(Relaxed) - 1, Relaxed);
+        true
+    }
+
+    /// A packet of the connection came: it lives `timeout` milliseconds from `now`. The wheel is touched only when that is
+    /// shorter than before.
+    #[inline(always)]
+    pub fn touch(&mut self, id: ConnectionId, timeout: u32, now: Ticks) {
+        let line = &self.lines[id.index()];
+        line.set_last_seen(now);
+        if line.timeout() != timeout {
+            self.change_timeout(id, timeout, now);
+        }
+    }
+
+    /// Gives the connection another timeout, from `now` on.
+    #[cold]
+    fn change_timeout(&mut self, id: ConnectionId, timeout: u32, now: Ticks) {
+        let timeout = timeout.min(Self::LONGEST_TIMEOUT);
+        let line = &self.lines[id.index()];
+        let shorter = timeout < line.timeout();
+        line.set_timeout(timeout);
+        if shorter && line.is_live() {
+            self.file(id.0, now.after(timeout));
+        }
+    }
+
+    /// Sees to it that the wheel looks at line `number` at `deadline` or before.
+    fn file(&mut self, number: u32, deadline: Ticks) {
+        let line = &self.lines[number as usize];
+        let filed = Filed(line.filed());
+        if filed.covers(deadline) {
+            return;
+        }
+        let header = &self.header[0];
+        if filed != Filed::NOT {
+            // The entry that is overtaken goes on taking room until it fires. The other half of the wheel is for first entries.
+            let stale = header.wheel_stale.load(Relaxed);
+            if stale as usize >= self.lines.len() {
+                header.wheel_refused.store(header.wheel_refused.load(Relaxed) + 1, Relaxed);
+                return;
+            }
+            header.wheel_stale.store(stale + 1, Relaxed);
+        }
+        let filed = self.wheel.file(number, deadline).unwrap_or(Filed::NOT);
+        debug_assert!(filed != Filed::NOT, "a wheel without room for a first entry");
+        line.set_filed(filed.0);
+    }
+
+    /// Closes connections that have seen no packet for their timeout, looking at no more than about `budget` entries of the
+    /// wheel. `expired` is called with each just before it is closed.
+    pub fn expire(
+        &mut self,
+        now: Ticks,
+        budget: u32,
+        mut expired: impl FnMut(ConnectionId, &Line<A>),
+    ) -> Expiry {
+        let mut done = Expiry::default();
+        let mut spent = 0;
+        while spent < budget {
+            match self.wheel.turn(now) {
+                Turn::Idle => return done,
+                Turn::Passed => spent += 1,
+                Turn::Due(batch) => {
+                    for entry in batch.iter() {
+                        self.lines.prefetch(entry.id as usize);
+                    }
+                    for entry in batch.iter() {
+                        spent += 1;
+                        done.looked_at += 1;
+                        done.expired += u32::from(self.fire(entry, now, &mut expired));
+                    }
+                }
+            }
+        }
+        done.behind = true;
+        done
+    }
+
+    /// Looks at one entry; whether its connection was closed.
+    fn fire(
+        &mut self,
+        entry: wheel::Entry,
+        now: Ticks,
+        expired: &mut impl FnMut(ConnectionId, &Line<A>),
+    ) -> bool {
+        let Some(line) = self.lines.get(entry.id as usize) else { return false };
+        if line.filed() != entry.filed.0 {
+            let header = &self.header[0];
+            header.wheel_stale.store(header.wheel_stale.load(Relaxed).saturating_sub(1), Relaxed);
+            return false;
+        }
+        line.set_filed(Filed::NOT.0);
+        if !line.is_live() {
+            return false;
+        }
+        if !line.is_expired(now) {
+            self.file(entry.id, line.deadline());
+            return false;
+        }
+        expired(ConnectionId(entry.id), line);
+        self.close(ConnectionId(entry.id))
+    }
+}
+
+impl Found {
+    #[inline(always)]
+    fn from_number(number: u32) -> Self {
+        Self { id: ConnectionId(number & !REVERSE), reverse: number & REVERSE != 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

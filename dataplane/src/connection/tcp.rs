@@ -1,0 +1,214 @@
+//! Connection states of TCP and UDP, as IPVS keeps them.
+
+use super::line::flags::NO_OUTPUT;
+use crate::flow::protocol;
+use crate::snapshot::Timeouts;
+
+/// States, with the kernel's numbers for TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// New, or nothing said of it.
+    None = 0,
+    /// Both ends have spoken, or so it seems to a director that sees one side.
+    Established = 1,
+    /// The server's SYN was seen first.
+    SynSent = 2,
+    /// The client's SYN was seen.
+    SynRecv = 3,
+    /// The server's FIN was seen, or with direct routing the client's.
+    FinWait = 4,
+    /// Both FINs were seen.
+    TimeWait = 5,
+    /// Reset, or about to be forgotten.
+    Close = 6,
+    /// The client's FIN was seen.
+    CloseWait = 7,
+    /// The last FIN is to be acknowledged.
+    LastAck = 8,
+    /// Waits for the other end to connect.
+    Listen = 9,
+    /// SYN in defence mode.
+    SynAck = 10,
+    /// UDP has only one.
+    Udp = 11,
+}
+
+/// Whether a connection counts as active or as inactive with its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// Opening or open.
+    Active,
+    /// All else, and UDP.
+    Inactive,
+}
+
+/// The end that sent a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The client.
+    Client,
+    /// The server: a reply.
+    Server,
+}
+
+/// TCP header flags (RFC 9293).
+pub mod tcp_flags {
+    /// No more data.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
+}
+
+impl State {
+    /// All of them, by number.
+    pub const ALL: [Self; 12] = [
+        Self::None,
+        Self::Established,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait,
+        Self::TimeWait,
+        Self::Close,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::SynAck,
+        Self::Udp,
+    ];
+
+    /// The state of a number, `None` for one that is unknown.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        if number < 12 { Self::ALL[number as usize] } else { Self::None }
+    }
+
+    /// Name as ipvsadm prints it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::SynAck => "SYNACK",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// The state a connection of `protocol` starts from, before its first packet is looked at.
+#[inline]
+#[must_use]
+pub const fn initial(number: u8) -> State {
+    if number == protocol::UDP { State::Udp } else { State::None }
+}
+
+/// How long a connection lives in `state` without a packet, in milliseconds.
+#[inline(always)]
+#[must_use]
+pub const fn timeout(state: State, timeouts: &Timeouts) -> u32 {
+    match state {
+        State::None => 2_000,
+        State::Established => timeouts.tcp,
+        State::FinWait => timeouts.tcp_fin,
+        State::SynSent | State::TimeWait | State::Listen | State::SynAck => 120_000,
+        State::SynRecv | State::CloseWait => 60_000,
+        State::Close => 10_000,
+        State::LastAck => 30_000,
+        State::Udp => timeouts.udp,
+    }
+}
+
+/// How a connection in `state` counts.
+#[inline(always)]
+#[must_use]
+pub const fn activity(state: State) -> Activity {
+    match state {
+        State::Established | State::SynSent | State::SynRecv | State::SynAck => Activity::Active,
+        _ => Activity::Inactive,
+    }
+}
+
+use State::{
+    Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI, None as NO,
+    SynAck as SA, SynRecv as SR, SynSent as SS, TimeWait as TW,
+};
+
+/// Next state by event (syn, fin, ack, rst) and state.
+type Transitions = [[State; 11]; 4];
+
+/// The client's packets where replies are seen too.
+const INPUT: Transitions = [
+    [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+    [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
+    [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+    [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
+];
+/// The server's packets.
+const OUTPUT: Transitions = [
+    [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
+    [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+    [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+    [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+];
+/// The client's packets where the server answers past the director.
+const INPUT_ONLY: Transitions = [
+    INPUT[0],
+    [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+    INPUT[2],
+    [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+];
+
+/// The same in defence mode (`secure_tcp`), where a SYN proves nothing.
+const SECURE_INPUT: Transitions = [
+    [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SA],
+    [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, SA],
+    [ES, ES, SS, SR, FW, TW, CL, CW, CL, LI, SA],
+    [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+];
+/// The server's packets in defence mode.
+const SECURE_OUTPUT: Transitions =
+    [[SS, ES, SS, SA, SS, SS, SS, SS, SS, LI, SA], OUTPUT[1], OUTPUT[2], OUTPUT[3]];
+/// The client's packets in defence mode where the server answers past the director.
+const SECURE_INPUT_ONLY: Transitions =
+    [[SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA], INPUT_ONLY[1], INPUT_ONLY[2], INPUT_ONLY[3]];
+
+const NORMAL: [Transitions; 3] = [INPUT, OUTPUT, INPUT_ONLY];
+const SECURE: [Transitions; 3] = [SECURE_INPUT, SECURE_OUTPUT, SECURE_INPUT_ONLY];
+
+/// State and flag word of a TCP connection after a packet with the header flags `packet` from `sender`. A reply clears
+/// [`NO_OUTPUT`], the mark of direct routing and tunnelling; while it stands, the client's packets alone decide.
+#[inline]
+#[must_use]
+pub fn next(state: State, flags: u32, sender: Sender, packet: u8, secure: bool) -> (State, u32) {
+    let (table, flags) = match sender {
+        Sender::Server => (1, flags & !NO_OUTPUT),
+        Sender::Client if flags & NO_OUTPUT != 0 => (2, flags),
+        Sender::Client => (0, flags),
+    };
+    let event = if packet & tcp_flags::RST != 0 {
+        3
+    } else if packet & tcp_flags::SYN != 0 {
+        0
+    } else if packet & tcp_flags::FIN != 0 {
+        1
+    } else if packet & tcp_flags::ACK != 0 {
+        2
+    } else {
+        return (CL, flags);
+    };
+    let tables = if secure { &SECURE } else { &NORMAL };
+    (tables[table][event].get(state as usize).copied().unwrap_or(NO), flags)
+}

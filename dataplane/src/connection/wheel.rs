@@ -1,0 +1,216 @@
+//! The timing wheel: when to look at a connection again.
+//!
+//! 8,192 slots of 128 ms, each a chain of 64-byte chunks of seven entries (connection, deadline). A deadline is rounded up
+//! to its slot, so nothing fires early; one beyond the 17 minutes of the horizon is filed at its far end and looked at then.
+//! The wheel knows nothing of connections: whether an entry still counts is for the table to say.
+
+use super::slab::{Header, Part};
+use crate::id::Ticks;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use zerocopy::FromBytes;
+
+/// Slots of the wheel.
+pub(super) const SLOTS: usize = ROUND as usize;
+/// The same as a difference of slot numbers.
+const ROUND: u32 = 8192;
+/// Entries of a chunk.
+const ENTRIES: usize = 7;
+/// Binary logarithm of a slot's length in milliseconds.
+const SHIFT: u32 = 7;
+/// A slot's length in milliseconds.
+pub const SLOT_MS: u32 = 1 << SHIFT;
+/// The farthest slot that can be filed in.
+const HORIZON: u32 = ROUND - 1;
+/// Slot numbers wrap where milliseconds do.
+const SLOT_MASK: u32 = u32::MAX >> SHIFT;
+
+/// Chunks that always suffice for `entries`: full ones, and one begun in each slot.
+pub(super) fn chunks_for(entries: usize) -> usize {
+    entries / ENTRIES + SLOTS + 1
+}
+
+/// Seven entries and the next chunk.
+#[derive(Debug, FromBytes)]
+#[repr(C, align(64))]
+pub(super) struct Chunk {
+    entries: [[AtomicU32; 2]; ENTRIES],
+    /// Next chunk of the slot, or of the free ones, + 1; 0: none.
+    next: AtomicU32,
+    count: AtomicU32,
+}
+
+/// A connection and the deadline it was filed with (see [`Filed`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: u32,
+    pub(super) filed: Filed,
+}
+
+/// A slot number, in milliseconds, + 1; 0: not filed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Filed(pub(super) u32);
+
+impl Filed {
+    pub(super) const NOT: Self = Self(0);
+
+    fn at(slot: u32) -> Self {
+        Self(slot << SHIFT | 1)
+    }
+
+    /// Whether it fires at `deadline` rounded up, or before.
+    #[inline(always)]
+    pub(super) fn covers(self, deadline: Ticks) -> bool {
+        self != Self::NOT && Ticks(slot_of(deadline) << SHIFT).reached(Ticks(self.0 & !1))
+    }
+}
+
+/// The first slot that begins at `deadline` or later.
+#[inline(always)]
+fn slot_of(deadline: Ticks) -> u32 {
+    (deadline.0.wrapping_add(SLOT_MS - 1) >> SHIFT) & SLOT_MASK
+}
+
+/// `a - b` of slot numbers, negative when `a` is the earlier one.
+#[inline(always)]
+fn distance(a: u32, b: u32) -> i32 {
+    (a.wrapping_sub(b) << SHIFT).cast_signed() >> SHIFT
+}
+
+/// The entries of one fired chunk.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    entries: [(u32, u32); ENTRIES],
+    count: u32,
+}
+
+impl Batch {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        self.entries
+            .iter()
+            .take(self.count as usize)
+            .map(|(id, filed)| Entry { id: *id, filed: Filed(*filed) })
+    }
+}
+
+/// What a look at the wheel brought.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Entries that are due.
+    Due(Batch),
+    /// A slot that has no (more) entries.
+    Passed,
+    /// Nothing is due.
+    Idle,
+}
+
+/// The wheel of a table. Its state lies in the region's header.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    header: Part<Header>,
+    slots: Part<AtomicU32>,
+    chunks: Part<Chunk>,
+}
+
+impl Wheel {
+    pub(super) fn new(header: Part<Header>, slots: Part<AtomicU32>, chunks: Part<Chunk>) -> Self {
+        Self { header, slots, chunks }
+    }
+
+    #[inline(always)]
+    fn header(&self) -> &Header {
+        &self.header[0]
+    }
+
+    /// Begins at `now`. Only for a wheel without entries.
+    pub(super) fn start(&mut self, now: Ticks) {
+        self.header().wheel_next.store(now.0 >> SHIFT, Relaxed);
+    }
+
+    /// Entries filed and not fired.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> u32 {
+        self.header().wheel_entries.load(Relaxed)
+    }
+
+    /// Files an entry; `None` when there is no chunk left, which a caller that keeps to the count of [`chunks_for`] never
+    /// sees.
+    pub(super) fn file(&mut self, id: u32, deadline: Ticks) -> Option<Filed> {
+        let header = self.header();
+        let next = header.wheel_next.load(Relaxed);
+        let ahead = distance(slot_of(deadline), next).clamp(0, HORIZON.cast_signed());
+        let slot = next.wrapping_add(ahead.cast_unsigned()) & SLOT_MASK;
+        let head = &self.slots[slot as usize % SLOTS];
+        let mut number = head.load(Relaxed);
+        if number == 0 || self.chunk(number).count.load(Relaxed) as usize >= ENTRIES {
+            let taken = self.take_chunk()?;
+            let chunk = self.chunk(taken);
+            chunk.next.store(number, Relaxed);
+            chunk.count.store(0, Relaxed);
+            head.store(taken, Relaxed);
+            number = taken;
+        }
+        let chunk = self.chunk(number);
+        let count = chunk.count.load(Relaxed);
+        let filed = Filed::at(slot);
+        let [entry_id, entry_filed] = &chunk.entries[count as usize];
+        entry_id.store(id, Relaxed);
+        entry_filed.store(filed.0, Relaxed);
+        chunk.count.store(count + 1, Relaxed);
+        header.wheel_entries.store(header.wheel_entries.load(Relaxed) + 1, Relaxed);
+        Some(filed)
+    }
+
+    /// Takes up to seven entries that are due, or goes one slot further.
+    #[inline]
+    pub(super) fn turn(&mut self, now: Ticks) -> Turn {
+        let header = self.header();
+        let next = header.wheel_next.load(Relaxed);
+        let behind = distance(now.0 >> SHIFT, next);
+        if behind < 0 {
+            return Turn::Idle;
+        }
+        let head = &self.slots[next as usize % SLOTS];
+        let number = head.load(Relaxed);
+        if number == 0 {
+            // After a long sleep one round finds everything.
+            let skipped = behind.cast_unsigned().saturating_sub(ROUND);
+            header.wheel_next.store(next.wrapping_add(1 + skipped) & SLOT_MASK, Relaxed);
+            return Turn::Passed;
+        }
+        let chunk = self.chunk(number);
+        let mut batch = Batch { count: chunk.count.load(Relaxed), ..Batch::default() };
+        for (entry, [id, filed]) in batch.entries.iter_mut().zip(&chunk.entries) {
+            *entry = (id.load(Relaxed), filed.load(Relaxed));
+        }
+        let following = chunk.next.load(Relaxed);
+        head.store(following, Relaxed);
+        chunk.next.store(header.wheel_free.load(Relaxed), Relaxed);
+        header.wheel_free.store(number, Relaxed);
+        if following != 0 {
+            self.chunks.prefetch(following as usize - 1);
+        }
+        header.wheel_entries.store(header.wheel_entries.load(Relaxed) - batch.count, Relaxed);
+        Turn::Due(batch)
+    }
+
+    /// Chunk `number`, counted from 1.
+    #[inline(always)]
+    fn chunk(&self, number: u32) -> &Chunk {
+        &self.chunks[number as usize - 1]
+    }
+
+    fn take_chunk(&self) -> Option<u32> {
+        let header = self.header();
+        let free = header.wheel_free.load(Relaxed);
+        if free != 0 {
+            header.wheel_free.store(self.chunk(free).next.load(Relaxed), Relaxed);
+            return Some(free);
+        }
+        let fresh = header.wheel_fresh.load(Relaxed);
+        if fresh as usize >= self.chunks.len() {
+            return None;
+        }
+        header.wheel_fresh.store(fresh + 1, Relaxed);
+        Some(fresh + 1)
+    }
+}
