@@ -12,3 +12,4 @@ pub mod id;
 pub mod packet;
 pub mod scheduler;
 pub mod snapshot;
+pub mod template;
