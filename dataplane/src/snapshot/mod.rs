@@ -1,9 +1,14 @@
 //! The immutable picture of services, destinations and ports that workers read, one for each burst.
 
 mod chunked;
+mod editor;
 mod index;
 
 pub use chunked::Chunked;
+pub use editor::{
+    Cursors, Destination, DestinationSpec, EditError, Editor, Housekept, Limits, References, ServiceSpec,
+    ThresholdChange,
+};
 pub use index::{AddressSet, ServiceIndex};
 
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
@@ -191,8 +196,10 @@ pub struct ServiceView {
     pub list_version: u32,
     /// Destinations in the kernel's order, the newest first, removed ones included while a cursor may stand on them.
     pub candidates: Box<[Candidate]>,
-    /// The last changes of the list, the oldest first, for wrr. At least the last one is there.
+    /// The last changes of the list, the oldest first. Under wrr at least the last one is there, other schedulers have none.
     pub wrr_edits: Box<[WrrEdit]>,
+    /// wrr's current weight after all changes of this generation, for a cursor that has not chosen in it yet.
+    pub wrr_start: u32,
 }
 
 /// A destination in a service's list.

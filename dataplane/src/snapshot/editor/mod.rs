@@ -1,0 +1,464 @@
+//! From edits to snapshots: hands out stable slots, keeps what must outlive a snapshot, shares what did not change.
+//!
+//! An [`Editor`] belongs to the management thread alone. It does no I/O and reads no clock.
+//!
+//! Slots. A removed destination keeps its slot in the *trash* until nothing has named it for 120 s; the same server added to the
+//! same service within that time takes it back with its counts and connections, even when the service itself was removed and
+//! made again. A removed service keeps its slot as long as a destination in the trash names it, and takes it back likewise; its
+//! slot goes to another service only when no destination names it and every worker has passed the removal. `generation` grows
+//! with every tenant, so that a cursor of the tenant before is never believed.
+
+mod housekeeping;
+mod service;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use types::{
+    Cursors, Destination, DestinationSpec, EditError, Housekept, Limits, References, ServiceSpec,
+    ThresholdChange,
+};
+
+use super::{
+    DestinationView, NextHop, Persistence, PortView, SchedulerKind, ServiceKey, Settings, Snapshot, Timeouts,
+};
+use crate::id::{DestinationSlot, PortId, ServiceSlot};
+use housekeeping::Address;
+use service::{Service, Tenancy};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+impl SchedulerKind {
+    /// Whether a cursor's place in the list outlives a change of the list.
+    pub(super) const fn keeps_its_place(self) -> bool {
+        matches!(self, Self::Rr)
+    }
+}
+
+/// Names a destination over all services, removed ones included.
+type Identity = (ServiceKey, IpAddr, u16);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Free,
+    Live,
+    /// Removed in a revision; unreferenced in every round of housekeeping since a moment.
+    Trashed {
+        removed_in: u64,
+        unreferenced_since: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    life: Life,
+    incarnation: u32,
+    service: ServiceSlot,
+    key: ServiceKey,
+    spec: DestinationSpec,
+}
+
+impl Place {
+    fn identity(&self) -> Identity {
+        (self.key, self.spec.address, self.spec.port)
+    }
+}
+
+/// Turns edits into snapshots. Clone it to try edits that may have to be taken back as a whole.
+#[derive(Debug, Clone)]
+pub struct Editor {
+    limits: Limits,
+    /// The next snapshot but for `dirty` services; its revision is that of the last one.
+    draft: Snapshot,
+    changed: bool,
+    dirty: BTreeSet<ServiceSlot>,
+    services: Vec<Service>,
+    free_services: Vec<ServiceSlot>,
+    gone: BTreeMap<ServiceKey, ServiceSlot>,
+    destinations: Vec<Place>,
+    free_destinations: Vec<DestinationSlot>,
+    identities: HashMap<Identity, DestinationSlot>,
+    trash: BTreeSet<DestinationSlot>,
+    with_tombstones: BTreeSet<ServiceSlot>,
+    addresses: HashMap<IpAddr, Address>,
+    /// Addresses in V without a service.
+    orphans: BTreeSet<IpAddr>,
+    threshold_changes: BTreeMap<DestinationSlot, ThresholdChange>,
+    /// Every worker has passed this revision.
+    passed: u64,
+}
+
+impl Editor {
+    /// A director without any service on these ports.
+    #[must_use]
+    pub fn new(limits: Limits, ports: Arc<[PortView]>) -> Self {
+        Self {
+            limits,
+            draft: Snapshot::empty(ports),
+            changed: true,
+            dirty: BTreeSet::new(),
+            services: Vec::new(),
+            free_services: Vec::new(),
+            gone: BTreeMap::new(),
+            destinations: Vec::new(),
+            free_destinations: Vec::new(),
+            identities: HashMap::new(),
+            trash: BTreeSet::new(),
+            with_tombstones: BTreeSet::new(),
+            addresses: HashMap::new(),
+            orphans: BTreeSet::new(),
+            threshold_changes: BTreeMap::new(),
+            passed: 0,
+        }
+    }
+
+    /// Adds a service without destinations.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing was changed.
+    pub fn add_service(&mut self, spec: ServiceSpec) -> Result<ServiceSlot, EditError> {
+        check_service(&spec)?;
+        if self.draft.index.get(&spec.key).is_some() {
+            return Err(EditError::ServiceExists);
+        }
+        let slot = match self.gone.remove(&spec.key) {
+            Some(slot) => slot,
+            None => self.take_service_slot(spec)?,
+        };
+        self.services[slot.index()].occupy(spec);
+        self.draft.index.insert(spec.key, slot);
+        self.address_gained(spec.key.address);
+        self.touch(slot);
+        Ok(slot)
+    }
+
+    /// Changes a service's scheduler and persistence.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing was changed.
+    pub fn edit_service(&mut self, spec: ServiceSpec) -> Result<ServiceSlot, EditError> {
+        check_service(&spec)?;
+        let slot = self.live(&spec.key)?;
+        self.services[slot.index()].edit(spec);
+        self.touch(slot);
+        Ok(slot)
+    }
+
+    /// Removes a service and all its destinations.
+    ///
+    /// # Errors
+    /// [`EditError::NoService`].
+    pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), EditError> {
+        let slot = self.live(key)?;
+        let revision = self.next_revision();
+        for destination in self.services[slot.index()].vacate(revision) {
+            self.discard(destination, revision);
+        }
+        self.draft.index.remove(key);
+        self.gone.insert(*key, slot);
+        self.address_lost(key.address, revision);
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Adds a destination at the head of its service's list. One that is still in the trash comes back with its slot.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing was changed.
+    pub fn add_destination(
+        &mut self,
+        service: &ServiceKey,
+        spec: DestinationSpec,
+    ) -> Result<DestinationSlot, EditError> {
+        check_destination(service, &spec)?;
+        let owner = self.live(service)?;
+        let slot = match self.identities.get(&(*service, spec.address, spec.port)) {
+            Some(slot) if !self.trash.contains(slot) => return Err(EditError::DestinationExists),
+            Some(slot) => *slot,
+            None => self.take_destination_slot(owner, *service, spec)?,
+        };
+        self.trash.remove(&slot);
+        let place = &mut self.destinations[slot.index()];
+        place.life = Life::Live;
+        place.spec = spec;
+        self.services[owner.index()].add(slot, spec.weight, spec.upper);
+        self.describe(slot);
+        self.threshold_changes.insert(slot, threshold_change(slot, &spec));
+        self.touch(owner);
+        Ok(slot)
+    }
+
+    /// Changes weight and thresholds of a destination. It keeps its place in the list.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing was changed.
+    pub fn edit_destination(
+        &mut self,
+        service: &ServiceKey,
+        spec: DestinationSpec,
+    ) -> Result<DestinationSlot, EditError> {
+        check_destination(service, &spec)?;
+        let owner = self.live(service)?;
+        let slot = self.live_destination(service, spec.address, spec.port)?;
+        let old = std::mem::replace(&mut self.destinations[slot.index()].spec, spec);
+        if (old.upper, old.lower) != (spec.upper, spec.lower) {
+            self.threshold_changes.insert(slot, threshold_change(slot, &spec));
+        }
+        self.services[owner.index()].change(slot, spec.weight, spec.upper);
+        self.describe(slot);
+        self.touch(owner);
+        Ok(slot)
+    }
+
+    /// Removes a destination; packets of its connections are dropped from then on.
+    ///
+    /// # Errors
+    /// [`EditError::NoService`], [`EditError::NoDestination`].
+    pub fn remove_destination(
+        &mut self,
+        service: &ServiceKey,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<DestinationSlot, EditError> {
+        let owner = self.live(service)?;
+        let slot = self.live_destination(service, address, port)?;
+        let revision = self.next_revision();
+        self.services[owner.index()].remove(slot, revision);
+        self.discard(slot, revision);
+        self.touch(owner);
+        Ok(slot)
+    }
+
+    /// Says how packets to a destination are sent. Returns whether that is news.
+    pub fn set_next_hop(&mut self, slot: DestinationSlot, next_hop: NextHop, port: PortId, mtu: u16) -> bool {
+        if self.destinations.get(slot.index()).is_none_or(|place| place.life == Life::Free) {
+            return false;
+        }
+        let old = self.draft.destination(slot).copied().unwrap_or_default();
+        let new = DestinationView { next_hop, port, mtu, ..old };
+        if new == old {
+            return false;
+        }
+        self.draft.destinations.set(slot.index(), new);
+        self.changed = true;
+        true
+    }
+
+    /// Replaces the ports.
+    pub fn set_ports(&mut self, ports: Arc<[PortView]>) {
+        self.changed |= self.draft.ports != ports;
+        self.draft.ports = ports;
+    }
+
+    /// Changes the timeouts.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.changed |= self.draft.timeouts != timeouts;
+        self.draft.timeouts = timeouts;
+    }
+
+    /// Changes the settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.changed |= self.draft.settings != settings;
+        self.draft.settings = settings;
+    }
+
+    /// The next snapshot. Threshold changes are to be taken and applied once workers can see it.
+    pub fn publish(&mut self) -> Snapshot {
+        for slot in std::mem::take(&mut self.dirty) {
+            let service = &self.services[slot.index()];
+            let view = (service.tenancy == Tenancy::Live).then(|| Arc::new(service.view(slot)));
+            self.draft.services.set(slot.index(), view);
+        }
+        self.draft.revision += 1;
+        self.changed = false;
+        self.draft.clone()
+    }
+
+    /// Whether there is anything to publish.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Revision of the last snapshot, 0 before the first.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.draft.revision
+    }
+
+    /// Destinations whose thresholds are new since the last call.
+    pub fn take_threshold_changes(&mut self) -> Vec<ThresholdChange> {
+        std::mem::take(&mut self.threshold_changes).into_values().collect()
+    }
+
+    /// The slot of a service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<ServiceSlot> {
+        self.draft.index.get(key)
+    }
+
+    /// All services in slot order.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceSlot, &ServiceSpec)> {
+        let slots = (0..).map(ServiceSlot);
+        slots
+            .zip(&self.services)
+            .filter(|(_, one)| one.tenancy == Tenancy::Live)
+            .map(|(slot, one)| (slot, &one.spec))
+    }
+
+    /// The destination of a slot, also when it is in the trash.
+    #[must_use]
+    pub fn destination(&self, slot: DestinationSlot) -> Option<Destination> {
+        let place = self.destinations.get(slot.index()).filter(|place| place.life != Life::Free)?;
+        Some(Destination {
+            slot,
+            service: place.service,
+            key: place.key,
+            spec: place.spec,
+            incarnation: place.incarnation,
+            removed: place.life != Life::Live,
+        })
+    }
+
+    /// A destination by name, unless it was removed.
+    #[must_use]
+    pub fn find_destination(&self, service: &ServiceKey, address: IpAddr, port: u16) -> Option<Destination> {
+        let slot = self.identities.get(&(*service, address, port))?;
+        self.destination(*slot).filter(|found| !found.removed)
+    }
+
+    /// All destinations in slot order, without removed ones.
+    pub fn destinations(&self) -> impl Iterator<Item = Destination> {
+        (0..)
+            .map(DestinationSlot)
+            .take(self.destinations.len())
+            .filter_map(|slot| self.destination(slot).filter(|found| !found.removed))
+    }
+
+    fn live(&self, key: &ServiceKey) -> Result<ServiceSlot, EditError> {
+        self.draft.index.get(key).ok_or(EditError::NoService)
+    }
+
+    fn live_destination(
+        &self,
+        service: &ServiceKey,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<DestinationSlot, EditError> {
+        self.find_destination(service, address, port).map(|found| found.slot).ok_or(EditError::NoDestination)
+    }
+
+    /// The revision in which an edit made now will be seen.
+    fn next_revision(&self) -> u64 {
+        self.draft.revision + 1
+    }
+
+    fn touch(&mut self, slot: ServiceSlot) {
+        self.dirty.insert(slot);
+        self.changed = true;
+        if self.services[slot.index()].has_tombstones() {
+            self.with_tombstones.insert(slot);
+        } else {
+            self.with_tombstones.remove(&slot);
+        }
+    }
+
+    /// Moves a destination to the trash.
+    fn discard(&mut self, slot: DestinationSlot, revision: u64) {
+        self.destinations[slot.index()].life =
+            Life::Trashed { removed_in: revision, unreferenced_since: None };
+        self.threshold_changes.remove(&slot);
+        self.trash.insert(slot);
+        self.describe(slot);
+    }
+
+    /// Tells the draft what an edit can change of a destination; how it is reached stays.
+    fn describe(&mut self, slot: DestinationSlot) {
+        let place = &self.destinations[slot.index()];
+        let old = self.draft.destination(slot).copied().unwrap_or_default();
+        let new = DestinationView {
+            available: place.life == Life::Live,
+            quiesced: place.spec.weight == 0,
+            service: place.service,
+            upper_threshold: place.spec.upper,
+            lower_threshold: place.spec.lower,
+            ..old
+        };
+        if new != old {
+            self.draft.destinations.set(slot.index(), new);
+        }
+    }
+
+    fn take_service_slot(&mut self, spec: ServiceSpec) -> Result<ServiceSlot, EditError> {
+        if self.free_services.is_empty() && self.services.len() >= self.limits.services as usize {
+            self.reclaim_services();
+        }
+        if let Some(slot) = self.free_services.pop() {
+            return Ok(slot);
+        }
+        match u32::try_from(self.services.len()) {
+            Ok(next) if next < self.limits.services => {
+                self.services.push(Service::new(spec));
+                Ok(ServiceSlot(next))
+            }
+            _ => Err(EditError::ServicesFull { limit: self.limits.services }),
+        }
+    }
+
+    /// A slot for a destination that is not in the trash.
+    fn take_destination_slot(
+        &mut self,
+        service: ServiceSlot,
+        key: ServiceKey,
+        spec: DestinationSpec,
+    ) -> Result<DestinationSlot, EditError> {
+        let limit = self.limits.destinations;
+        if self.free_destinations.is_empty() && self.destinations.len() >= limit as usize {
+            self.reclaim_destination();
+        }
+        let new = Place { life: Life::Live, incarnation: 1, service, key, spec };
+        let slot = if let Some(slot) = self.free_destinations.pop() {
+            let place = &mut self.destinations[slot.index()];
+            let incarnation = place.incarnation.wrapping_add(1);
+            *place = Place { incarnation, ..new };
+            slot
+        } else {
+            let slot = match u32::try_from(self.destinations.len()) {
+                Ok(next) if next < limit => DestinationSlot(next),
+                _ => return Err(EditError::DestinationsFull { limit }),
+            };
+            self.destinations.push(new);
+            slot
+        };
+        self.draft.destinations.set(slot.index(), DestinationView::default());
+        self.identities.insert(new.identity(), slot);
+        self.services[service.index()].references += 1;
+        Ok(slot)
+    }
+}
+
+fn threshold_change(slot: DestinationSlot, spec: &DestinationSpec) -> ThresholdChange {
+    ThresholdChange { slot, upper: spec.upper, lower: spec.lower }
+}
+
+fn check_service(spec: &ServiceSpec) -> Result<(), EditError> {
+    let Some(Persistence { timeout, prefix }) = spec.persistence else { return Ok(()) };
+    if timeout == 0 || i32::try_from(timeout).is_err() {
+        return Err(EditError::PersistenceTimeout);
+    }
+    let bits = if spec.key.address.is_ipv4() { 32 } else { 128 };
+    if prefix > bits { Err(EditError::PersistencePrefix) } else { Ok(()) }
+}
+
+fn check_destination(service: &ServiceKey, spec: &DestinationSpec) -> Result<(), EditError> {
+    if i32::try_from(spec.weight).is_err() {
+        Err(EditError::WeightRange)
+    } else if spec.lower > spec.upper {
+        Err(EditError::ThresholdRange)
+    } else if service.address.is_ipv4() != spec.address.is_ipv4() {
+        Err(EditError::Family)
+    } else {
+        Ok(())
+    }
+}
