@@ -83,7 +83,7 @@ structures! {
     rte_eth_rx_adv_conf { rss_conf: rte_eth_rss_conf }
     rte_eth_conf { rxmode: rte_eth_rxmode, txmode: rte_eth_txmode, rx_adv_conf: rte_eth_rx_adv_conf }
     rte_eth_rss_reta_entry64 { mask: u64, reta: [u16; 64] }
-    rte_eth_desc_lim { nb_max: u16, nb_min: u16, nb_align: u16 }
+    rte_eth_desc_lim { nb_max: u16, nb_min: u16, nb_align: u16, nb_seg_max: u16, nb_mtu_seg_max: u16 }
     rte_eth_rxconf { offloads: u64 }
     rte_eth_txconf { offloads: u64 }
     rte_eth_dev_info {

@@ -305,10 +305,10 @@ mod tests {
         let fine = MempoolConfig::default();
         assert!(validate(&fine).is_ok());
         let reason = |config: MempoolConfig| validate(&config).unwrap_err();
-        let long = "x".repeat(26);
+        let long = MempoolConfig { name: "x".repeat(26), ..fine };
         assert!(reason(MempoolConfig { cache: 513, ..fine.clone() }).contains("at most 512"));
         assert!(reason(MempoolConfig { buffers: 30, cache: 21, ..fine.clone() }).contains("at most 20"));
-        assert!(reason(MempoolConfig { name: long, ..fine.clone() }).contains("1 to 25"));
+        assert!(reason(long).contains("1 to 25"));
         assert!(reason(MempoolConfig { buffers: 0, cache: 0, ..fine.clone() }).contains("0 buffers"));
         assert!(reason(MempoolConfig { data_room: u16::MAX, ..fine }).contains("at most 65407"));
     }
