@@ -54,9 +54,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_xstats_get_names",
     "rte_get_next_lcore",
     "rte_get_tsc_hz",
+    "rte_lcore_cpuset",
     "rte_lcore_id",
-    "rte_lcore_to_cpu_id",
-    "rte_lcore_to_socket_id",
     "rte_mempool_avail_count",
     "rte_mempool_free",
     "rte_mempool_in_use_count",
@@ -130,7 +129,8 @@ fn build() -> Result<(), Box<dyn Error>> {
     // lists, and both change what the headers declare.
     let mut flags: Vec<String> =
         dpdk.include_paths.iter().map(|path| format!("-I{}", path.display())).collect();
-    flags.extend(["-include", "rte_config.h", "-DALLOW_EXPERIMENTAL_API"].map(String::from));
+    // _GNU_SOURCE: CPU sets and fopencookie.
+    flags.extend(["-include", "rte_config.h", "-D_GNU_SOURCE", "-DALLOW_EXPERIMENTAL_API"].map(String::from));
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         flags.push("-march=corei7".to_owned());
     }

@@ -7,7 +7,7 @@
 #![allow(missing_debug_implementations, reason = "the generated bindings lack them too")]
 #![allow(non_camel_case_types)]
 
-use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 pub const RTE_MAX_ETHPORTS: u32 = 32;
 pub const RTE_MAX_LCORE: u32 = 128;
@@ -18,6 +18,7 @@ pub type rte_eth_rx_mq_mode = c_uint;
 pub const RTE_ETH_MQ_RX_NONE: rte_eth_rx_mq_mode = 0;
 pub const RTE_ETH_MQ_RX_RSS: rte_eth_rx_mq_mode = 1;
 
+pub type rte_cpuset_t = cpu_set_t;
 pub type lcore_function_t = Option<unsafe extern "C" fn(*mut c_void) -> c_int>;
 pub type uvs_log_sink = Option<unsafe extern "C" fn(c_int, *const c_char, usize)>;
 
@@ -41,6 +42,7 @@ macro_rules! structures {
 structures! {
     rte_device { _unused: [u8; 0] }
     rte_mempool { _unused: [u8; 0] }
+    cpu_set_t { __bits: [c_ulong; 16] }
     rte_ether_addr { addr_bytes: [u8; 6] }
     #[repr(align(64))]
     rte_mbuf {
@@ -175,9 +177,8 @@ functions! {
     rte_eth_xstats_get_names(port: u16, names: *mut rte_eth_xstat_name, count: c_uint) -> c_int;
     rte_get_next_lcore(lcore: c_uint, skip_main: c_int, wrap: c_int) -> c_uint;
     rte_get_tsc_hz() -> u64;
+    rte_lcore_cpuset(lcore: c_uint) -> rte_cpuset_t;
     rte_lcore_id() -> c_uint;
-    rte_lcore_to_cpu_id(lcore: c_int) -> c_int;
-    rte_lcore_to_socket_id(lcore: c_uint) -> c_uint;
     rte_mempool_avail_count(pool: *const rte_mempool) -> c_uint;
     rte_mempool_free(pool: *mut rte_mempool);
     rte_mempool_in_use_count(pool: *const rte_mempool) -> c_uint;

@@ -8,8 +8,10 @@ use std::io;
 pub struct Errno(i32);
 
 impl Errno {
-    /// "No such device or address".
-    pub const NXIO: Self = Self(6);
+    /// "Operation not permitted"; also what a driver means that just returns -1.
+    pub const PERM: Self = Self(1);
+    /// "Bad address".
+    pub const FAULT: Self = Self(14);
     /// "Device or resource busy".
     pub const BUSY: Self = Self(16);
     /// "File exists".

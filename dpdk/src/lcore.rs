@@ -63,23 +63,29 @@ impl Eal {
         std::iter::successors(next(u32::MAX), move |id| next(*id)).map(LcoreId)
     }
 
-    /// The CPU that `lcore` is bound to; `None` when it has several, as the main lcore may.
+    /// The CPUs that `lcore` may run on: one for a worker, the housekeeping CPUs for the main lcore.
     #[must_use]
-    pub fn cpu(&self, lcore: LcoreId) -> Option<u32> {
-        let id = c_int::try_from(lcore.0).ok()?;
-        // SAFETY: looks up a table and checks the index.
-        let cpu = unsafe { dpdk_sys::rte_lcore_to_cpu_id(id) };
-        u32::try_from(cpu).ok()
+    pub fn cpus(&self, lcore: LcoreId) -> Vec<u32> {
+        if lcore.0 >= dpdk_sys::RTE_MAX_LCORE {
+            return Vec::new();
+        }
+        // SAFETY: copies an element of a table; the index was checked above.
+        let set = unsafe { dpdk_sys::rte_lcore_cpuset(lcore.0) };
+        let words = set.__bits.iter().zip((0..).step_by(u64::BITS as usize));
+        words
+            .flat_map(|(word, first)| {
+                (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
+            })
+            .collect()
     }
 
-    /// The NUMA node of `lcore`.
+    /// The NUMA node of `lcore`'s first CPU, as the kernel tells; 0 where it does not.
+    ///
+    /// Not DPDK's `rte_lcore_to_socket_id`: that, like `rte_lcore_to_cpu_id`, describes the CPU whose number
+    /// is the lcore's, which with `--lcores` is another one.
     #[must_use]
     pub fn socket(&self, lcore: LcoreId) -> u32 {
-        if lcore.0 >= dpdk_sys::RTE_MAX_LCORE {
-            return 0;
-        }
-        // SAFETY: looks up a table; the index was checked above.
-        unsafe { dpdk_sys::rte_lcore_to_socket_id(lcore.0) }
+        self.cpus(lcore).first().and_then(|cpu| node_of(*cpu)).unwrap_or(0)
     }
 
     /// Runs `work` on a worker lcore.
@@ -115,6 +121,11 @@ impl Eal {
         }
         Ok(LcoreHandle { lcore, outcome, guard: Some(Arc::clone(self.guard())) })
     }
+}
+
+fn node_of(cpu: u32) -> Option<u32> {
+    let entries = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
+    entries.flatten().find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
 }
 
 struct Job<F, T> {

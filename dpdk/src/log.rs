@@ -66,6 +66,10 @@ impl LogTail {
     pub fn lines(&self) -> &[String] {
         &self.0
     }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.0.retain(|line| keep(line));
+    }
 }
 
 impl fmt::Display for LogTail {

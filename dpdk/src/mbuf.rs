@@ -95,8 +95,8 @@ impl Mbuf {
     /// Number of segments; 1 for a frame in one buffer.
     #[inline(always)]
     #[must_use]
-    pub fn segments(&self) -> usize {
-        usize::from(self.raw().nb_segs)
+    pub fn segments(&self) -> u16 {
+        self.raw().nb_segs
     }
 
     /// The port that received the frame; `u16::MAX` for an mbuf that was allocated.

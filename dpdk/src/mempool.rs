@@ -93,7 +93,8 @@ pub enum MempoolError {
     },
     /// DPDK's refusal; mostly too little memory.
     #[error(
-        "mempool {name}: {buffers} buffers of {data_room} bytes (some {mib} MiB) were refused: {errno}{log}"
+        "mempool {name}: {buffers} buffers of {data_room} bytes (some {mib} MiB; the EAL has {eal_mib} MiB \
+         in all) were refused: {errno}{log}"
     )]
     Refused {
         /// The pool.
@@ -104,6 +105,8 @@ pub enum MempoolError {
         data_room: u16,
         /// Memory that takes.
         mib: u64,
+        /// Memory that the EAL was given.
+        eal_mib: u32,
         /// The reason as a number.
         errno: Errno,
         /// What DPDK logged.
@@ -159,6 +162,7 @@ impl Mempool {
             buffers: config.buffers,
             data_room: config.data_room,
             mib: memory_bytes(config) >> 20,
+            eal_mib: eal.guard().memory_mib,
             errno,
             log,
         })?;

@@ -63,6 +63,7 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub(crate) struct EalGuard {
     control: Mutex<Control>,
+    pub(crate) memory_mib: u32,
 }
 
 /// Taken by calls that DPDK wants one at a time: launching jobs, attaching and removing devices.
@@ -126,7 +127,8 @@ impl Eal {
             if result < 0 { Err(Errno::last()) } else { Ok(()) }
         })
         .map_err(refused)?;
-        Ok(Self { guard: Arc::new(EalGuard { control: Mutex::default() }), memory, arguments })
+        let guard = EalGuard { control: Mutex::default(), memory_mib: config.memory_mib };
+        Ok(Self { guard: Arc::new(guard), memory, arguments })
     }
 
     /// The memory that was chosen.

@@ -238,7 +238,25 @@ fn probe(device: &str, devargs: &CStr, name: &CStr) -> Result<u16, PortError> {
         // A driver may name its port otherwise than the device.
         port_by_name(name).or_else(|| ports().find(|port| !before.contains(port))).ok_or(Errno::NODEV)
     })
-    .map_err(|(errno, log)| PortError::Attach { device: device.to_owned(), errno, log })
+    .map_err(|(errno, mut log)| {
+        // Said after every failure, by whatever called the driver.
+        log.retain(|line| {
+            !line.contains("Failed to attach device") && !line.contains("Driver cannot attach")
+        });
+        PortError::Attach { device: device.to_owned(), reason: attach_reason(device, errno), errno, log }
+    })
+}
+
+/// What the return value of a failed probe means.
+fn attach_reason(device: &str, errno: Errno) -> String {
+    match errno {
+        Errno::PERM => "its driver refused it; check its arguments and this process's privileges".to_owned(),
+        Errno::FAULT => "no driver has a device of this name".to_owned(),
+        Errno::NODEV if pci_address(device).is_some() => {
+            "no such PCI device, or it is not bound to a driver for user space (vfio-pci)".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The full form of a PCI address (`DDDD:BB:DD.F`) at the start of a device string; `None` for anything else.

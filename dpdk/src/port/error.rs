@@ -41,10 +41,12 @@ pub enum PortError {
         port: String,
     },
     /// No driver took the device.
-    #[error("device {device:?} cannot be attached: {errno}{log}")]
+    #[error("device {device:?} cannot be attached: {reason}{log}")]
     Attach {
         /// As it was given.
         device: String,
+        /// The reason in words.
+        reason: String,
         /// The reason as a number.
         errno: Errno,
         /// What the driver logged.
