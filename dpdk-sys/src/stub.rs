@@ -153,6 +153,7 @@ functions! {
     rte_eth_dev_get_port_by_name(name: *const c_char, port: *mut u16) -> c_int;
     rte_eth_dev_info_get(port: u16, info: *mut rte_eth_dev_info) -> c_int;
     rte_eth_dev_rss_hash_conf_get(port: u16, conf: *mut rte_eth_rss_conf) -> c_int;
+    rte_eth_dev_rss_hash_update(port: u16, conf: *mut rte_eth_rss_conf) -> c_int;
     rte_eth_dev_rss_reta_query(port: u16, reta: *mut rte_eth_rss_reta_entry64, size: u16) -> c_int;
     rte_eth_dev_rss_reta_update(port: u16, reta: *mut rte_eth_rss_reta_entry64, size: u16) -> c_int;
     rte_eth_dev_set_mtu(port: u16, mtu: u16) -> c_int;

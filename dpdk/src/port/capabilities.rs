@@ -64,13 +64,13 @@ pub struct Capabilities {
     pub rss_fields: RssFields,
     /// Slots of the RSS indirection table, 0 if it cannot be set.
     pub reta_size: u16,
-    /// Bytes of the RSS key, 0 if the driver has no opinion.
+    /// Bytes of the RSS key; 40, the common size, where the driver has no opinion.
     pub rss_key_size: u8,
     /// Whether the computed RSS hash comes with each packet.
     pub rss_hash_delivered: bool,
-    /// Whether a long frame can be received into several buffers.
+    /// Whether a long frame can be received into several buffers, as the driver says or (`net_pcap`) does.
     pub scatter: bool,
-    /// Whether a chain of buffers can be transmitted.
+    /// Whether a chain of buffers can be transmitted, as the driver says or (`net_pcap`) does.
     pub multi_segment_tx: bool,
     /// Receive checksums verified by the device: IPv4 header, TCP, UDP. (Never enabled by this layer.)
     pub rx_checksums: [bool; 3],
@@ -78,15 +78,24 @@ pub struct Capabilities {
     pub tx_checksums: [bool; 3],
     /// NUMA node, where known.
     pub socket: Option<u32>,
+    /// Receive offloads that may be switched on.
+    pub(super) rx_offloads: u64,
+    /// Transmit offloads that may be switched on.
+    pub(super) tx_offloads: u64,
 }
+
+/// Drivers that receive and transmit chains without saying so.
+const CHAINS_UNDECLARED: &[&str] = &["net_pcap"];
 
 impl Capabilities {
     pub(super) fn from_raw(info: &rte_eth_dev_info, socket: i32) -> Self {
         use dpdk_sys as sys;
         let rx = |flag: u64| info.rx_offload_capa & flag != 0;
         let tx = |flag: u64| info.tx_offload_capa & flag != 0;
+        let driver = driver_name(info);
+        let chains = CHAINS_UNDECLARED.contains(&driver.as_str());
         Self {
-            driver: driver_name(info),
+            driver,
             rx_queues: info.max_rx_queues,
             tx_queues: info.max_tx_queues,
             rx_descriptors: Limits::from_raw(&info.rx_desc_lim),
@@ -97,10 +106,10 @@ impl Capabilities {
             min_rx_buffer: info.min_rx_bufsize,
             rss_fields: RssFields::from_bits(info.flow_type_rss_offloads),
             reta_size: info.reta_size,
-            rss_key_size: info.hash_key_size,
+            rss_key_size: if info.hash_key_size == 0 { 40 } else { info.hash_key_size },
             rss_hash_delivered: rx(sys::RTE_ETH_RX_OFFLOAD_RSS_HASH),
-            scatter: rx(sys::RTE_ETH_RX_OFFLOAD_SCATTER),
-            multi_segment_tx: tx(sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS),
+            scatter: chains || rx(sys::RTE_ETH_RX_OFFLOAD_SCATTER),
+            multi_segment_tx: chains || tx(sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS),
             rx_checksums: [
                 rx(sys::RTE_ETH_RX_OFFLOAD_IPV4_CKSUM),
                 rx(sys::RTE_ETH_RX_OFFLOAD_TCP_CKSUM),
@@ -112,6 +121,8 @@ impl Capabilities {
                 tx(sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM),
             ],
             socket: u32::try_from(socket).ok(),
+            rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa,
         }
     }
 }

@@ -144,10 +144,7 @@ pub(super) fn plan(wanted: &RssConfig, capabilities: &Capabilities) -> Plan {
         let missing = RssFields(wanted.fields.0 & !fields.0);
         report.shortfalls.push(format!("{} cannot hash {missing:?}", capabilities.driver));
     }
-    let key_size = match capabilities.rss_key_size {
-        0 => wanted.key.len(),
-        size => usize::from(size),
-    };
+    let key_size = usize::from(capabilities.rss_key_size);
     let key = wanted.key.get(..key_size).map(<[u8]>::to_vec);
     if key.is_none() {
         let length = wanted.key.len();
@@ -177,6 +174,11 @@ pub(super) fn apply(port: u16, wanted: &RssConfig, capabilities: &Capabilities, 
     }
     report.table = read_table(port, capabilities.reta_size);
     report.key = read_key(port, capabilities.rss_key_size);
+    if let Some(should) = key.as_ref().filter(|should| report.key.as_ref() != Some(*should)) {
+        // Some drivers (net_null) ignore the key of the configuration and take it afterwards.
+        write_key(port, should, fields);
+        report.key = read_key(port, capabilities.rss_key_size);
+    }
     if let Some(table) = &report.table {
         let differs = table.iter().zip(wanted.table.iter().cycle()).any(|(is, should)| is != should);
         if differs {
@@ -218,18 +220,23 @@ fn read_table(port: u16, size: u16) -> Option<Vec<u16>> {
     (result == 0).then(|| groups.iter().flat_map(|group| group.reta).take(usize::from(size)).collect())
 }
 
+fn write_key(port: u16, key: &[u8], fields: RssFields) {
+    let mut key = key.to_vec();
+    let length = u8::try_from(key.len()).unwrap_or(0);
+    let mut conf = rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: length, ..Default::default() };
+    conf.rss_hf = fields.bits();
+    // SAFETY: the port is configured, and `conf` points to `rss_key_len` bytes. What came of it is read back.
+    unsafe { sys::rte_eth_dev_rss_hash_update(port, &raw mut conf) };
+}
+
 fn read_key(port: u16, size: u8) -> Option<Vec<u8>> {
-    let mut key = vec![0; usize::from(size).max(64)];
-    let room = u8::try_from(key.len()).unwrap_or(u8::MAX);
-    let mut conf = rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: room, ..Default::default() };
+    // Room for the longest key there is: not every driver looks at the length that it is given.
+    let mut key = [0; u8::MAX as usize];
+    let mut conf = rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: u8::MAX, ..Default::default() };
     // SAFETY: the port is configured, and `conf` points to `rss_key_len` writable bytes.
     let result = unsafe { sys::rte_eth_dev_rss_hash_conf_get(port, &raw mut conf) };
-    if result != 0 {
-        return None;
-    }
-    let length = if size == 0 { usize::from(conf.rss_key_len) } else { usize::from(size) };
-    key.truncate(length);
-    key.iter().any(|byte| *byte != 0).then_some(key)
+    let key = &key[..usize::from(size)];
+    (result == 0 && key.iter().any(|byte| *byte != 0)).then(|| key.to_vec())
 }
 
 #[cfg(test)]

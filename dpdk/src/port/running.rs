@@ -142,11 +142,9 @@ fn configure(
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.mtu = u32::from(mtu);
     if scatter {
-        conf.rxmode.offloads |= sys::RTE_ETH_RX_OFFLOAD_SCATTER;
+        conf.rxmode.offloads |= device.rx_offloads & sys::RTE_ETH_RX_OFFLOAD_SCATTER;
     }
-    if device.multi_segment_tx {
-        conf.txmode.offloads |= sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-    }
+    conf.txmode.offloads |= device.tx_offloads & sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     let mut key = Vec::new();
     if let Some(plan) = rss.filter(|plan| !plan.fields.is_empty()) {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
