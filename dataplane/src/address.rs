@@ -23,6 +23,9 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     /// The family-independent form.
     fn ip(self) -> IpAddr;
 
+    /// The address, if `ip` is of this family.
+    fn from_ip(ip: IpAddr) -> Option<Self>;
+
     /// The address with all but the leading `prefix` bits cleared.
     fn masked(self, prefix: u8) -> Self;
 }
@@ -70,7 +73,8 @@ impl AddressCells<Ipv6Addr> for Ipv6Cells {
         let [high, low] = &self.0;
         let bits = address.to_bits();
         high.store((bits >> 64) as u64, Relaxed);
-        low.store((bits & u128::from(u64::MAX)) as u64, Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        low.store(bits as u64, Relaxed);
     }
 }
 
@@ -93,6 +97,13 @@ impl Address for Ipv4Addr {
         IpAddr::V4(self)
     }
 
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
     fn masked(self, prefix: u8) -> Self {
         Self::from_bits(self.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
     }
@@ -106,7 +117,8 @@ impl Address for Ipv6Addr {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         let bits = self.to_bits();
-        [96, 64, 32, 0].map(|shift| ((bits >> shift) & u128::from(u32::MAX)) as u32)
+        #[expect(clippy::cast_possible_truncation, reason = "one word of it")]
+        [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
     }
 
     #[inline(always)]
@@ -116,6 +128,13 @@ impl Address for Ipv6Addr {
 
     fn ip(self) -> IpAddr {
         IpAddr::V6(self)
+    }
+
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
     }
 
     fn masked(self, prefix: u8) -> Self {

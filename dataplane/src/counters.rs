@@ -141,6 +141,8 @@ named! {
         IdleTurns => "idle_turns",
         /// Sleeps of the idle back-off.
         Sleeps => "sleeps",
+        /// Time stamp counter cycles spent in turns that found work.
+        BusyCycles => "busy_cycles",
     }
 }
 

@@ -1,7 +1,7 @@
 //! What names a flow: protocol and the two ends.
 
 use crate::address::Address;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IP protocol numbers the director knows.
 pub mod protocol {
@@ -57,4 +57,33 @@ pub enum FlowKey {
     V4(Tuple<Ipv4Addr>),
     /// IPv6.
     V6(Tuple<Ipv6Addr>),
+}
+
+impl FlowKey {
+    /// The receiver.
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
+        match self {
+            Self::V4(tuple) => tuple.destination.ip(),
+            Self::V6(tuple) => tuple.destination.ip(),
+        }
+    }
+
+    /// The sender.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Self::V4(tuple) => tuple.source.ip(),
+            Self::V6(tuple) => tuple.source.ip(),
+        }
+    }
+
+    /// The same flow seen from the other end.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::V4(tuple) => Self::V4(tuple.reversed()),
+            Self::V6(tuple) => Self::V6(tuple.reversed()),
+        }
+    }
 }

@@ -5,14 +5,20 @@
 //! worker that drives it on DPDK lives behind the default feature `worker`.
 
 pub mod address;
+pub mod bench;
 pub mod connection;
 pub mod counters;
+pub mod engine;
 pub mod exception;
 pub mod flow;
 pub mod id;
 pub mod packet;
+pub mod pipeline;
 pub mod rcu;
 pub mod scheduler;
 pub mod snapshot;
 pub mod steering;
+pub mod template;
 pub mod tokens;
+#[cfg(feature = "worker")]
+pub mod worker;

@@ -1,6 +1,7 @@
 //! Connection states of TCP and UDP, as IPVS keeps them.
 
 use super::line::flags::NO_OUTPUT;
+use crate::counters::Activity;
 use crate::flow::protocol;
 use crate::snapshot::Timeouts;
 
@@ -32,15 +33,6 @@ pub enum State {
     SynAck = 10,
     /// UDP has only one.
     Udp = 11,
-}
-
-/// Whether a connection counts as active or as inactive with its destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activity {
-    /// Opening or open.
-    Active,
-    /// All else, and UDP.
-    Inactive,
 }
 
 /// The end that sent a packet.

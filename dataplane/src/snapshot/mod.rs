@@ -1,7 +1,7 @@
 //! The immutable picture of services, destinations and ports that workers read, one for each burst.
 
 mod chunked;
-mod editor;
+pub mod editor;
 mod index;
 
 pub use chunked::Chunked;
@@ -46,7 +46,12 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Behaviour, by the kernel's sysctl names.
     pub settings: Settings,
+    /// The last services whose counts became shared, with the revision that did it, the oldest first.
+    pub sharing: Arc<[(u64, ServiceSlot)]>,
 }
+
+/// How many entries [`Snapshot::sharing`] keeps.
+pub const SHARING_LOG: usize = 64;
 
 impl Snapshot {
     /// A director without any service.
@@ -61,6 +66,20 @@ impl Snapshot {
             ports,
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            sharing: Arc::default(),
+        }
+    }
+
+    /// Calls `each` with every service whose counts became shared after `revision`; with all shared ones when the log does
+    /// not reach back so far.
+    pub fn newly_shared(&self, revision: u64, mut each: impl FnMut(ServiceSlot)) {
+        let complete =
+            self.sharing.len() < SHARING_LOG || self.sharing.first().is_some_and(|first| first.0 <= revision);
+        if complete {
+            self.sharing.iter().filter(|(since, _)| *since > revision).for_each(|(_, slot)| each(*slot));
+        } else {
+            let shared = self.services.iter().flatten().filter(|service| service.shared_counts);
+            shared.for_each(|service| each(service.slot));
         }
     }
 
@@ -246,11 +265,15 @@ pub enum NextHop {
     Local,
 }
 
-/// A destination as forwarding sees it: 48 bytes or less, found by slot.
+/// A destination as forwarding sees it: at most a cache line, found by slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DestinationView {
     /// Where its packets go.
     pub next_hop: NextHop,
+    /// The real server's address.
+    pub server: IpAddr,
+    /// The real server's port.
+    pub server_port: u16,
     /// Port to send from.
     pub port: PortId,
     /// MTU towards it in bytes.
@@ -271,6 +294,8 @@ impl Default for DestinationView {
     fn default() -> Self {
         Self {
             next_hop: NextHop::NoRoute,
+            server: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            server_port: 0,
             port: PortId(0),
             mtu: 0,
             available: false,

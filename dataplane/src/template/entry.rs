@@ -77,6 +77,11 @@ impl Entry {
         State(self.state.load(Acquire))
     }
 
+    /// Generation of the template that is here, or was last.
+    pub(super) fn generation(&self) -> u32 {
+        self.state().generation()
+    }
+
     fn expires(&self) -> Ticks {
         Ticks(self.expires.load(Relaxed))
     }

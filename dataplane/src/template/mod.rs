@@ -120,6 +120,13 @@ pub struct TemplateHandle {
 }
 
 impl TemplateHandle {
+    /// Its entry: names the template as long as a connection is attached to it.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
     /// The handle as a number, never 0.
     #[inline]
     #[must_use]
@@ -254,9 +261,22 @@ impl Templates {
         self.entry(handle).is_some_and(|entry| entry.detach(handle.generation, now))
     }
 
-    /// Notes that a connection of the template was established.
-    pub fn set_assured(&self, handle: TemplateHandle) -> bool {
-        self.entry(handle).is_some_and(|entry| entry.set_flag(handle.generation, entry::ASSURED))
+    /// [`Self::detach`] for a connection that kept only [`TemplateHandle::index`].
+    pub fn release(&self, index: u32, now: Ticks) -> bool {
+        self.attached(index).is_some_and(|handle| self.detach(handle, now))
+    }
+
+    /// Notes that a connection attached to the template at `index` was established.
+    pub fn set_assured(&self, index: u32) -> bool {
+        let flag =
+            |handle: TemplateHandle| Some(self.entry(handle)?.set_flag(handle.generation, entry::ASSURED));
+        self.attached(index).and_then(flag).unwrap_or(false)
+    }
+
+    /// The template at `index`, which cannot change while a connection is attached to it.
+    fn attached(&self, index: u32) -> Option<TemplateHandle> {
+        let generation = self.entries.get(index as usize)?.generation();
+        Some(TemplateHandle { index, generation })
     }
 
     /// Takes a template out of use: its destination was removed, or quiesced and `expire_quiescent_template` is set. It can no

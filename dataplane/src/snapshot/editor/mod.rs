@@ -20,7 +20,8 @@ pub use types::{
 };
 
 use super::{
-    DestinationView, NextHop, Persistence, PortView, SchedulerKind, ServiceKey, Settings, Snapshot, Timeouts,
+    DestinationView, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind, ServiceKey, Settings,
+    Snapshot, Timeouts,
 };
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
 use housekeeping::Address;
@@ -87,6 +88,8 @@ pub struct Editor {
     threshold_changes: BTreeMap<DestinationSlot, ThresholdChange>,
     /// Every worker has passed this revision.
     passed: u64,
+    /// Services into whose lists removed destinations came back, with connections that may not be in the shared counts yet.
+    taken_back: BTreeSet<ServiceSlot>,
 }
 
 impl Editor {
@@ -110,6 +113,7 @@ impl Editor {
             orphans: BTreeSet::new(),
             threshold_changes: BTreeMap::new(),
             passed: 0,
+            taken_back: BTreeSet::new(),
         }
     }
 
@@ -178,7 +182,9 @@ impl Editor {
             Some(slot) => *slot,
             None => self.take_destination_slot(owner, *service, spec)?,
         };
-        self.trash.remove(&slot);
+        if self.trash.remove(&slot) {
+            self.taken_back.insert(owner);
+        }
         let place = &mut self.destinations[slot.index()];
         place.life = Life::Live;
         place.spec = spec;
@@ -265,11 +271,18 @@ impl Editor {
 
     /// The next snapshot. Threshold changes are to be taken and applied once workers can see it.
     pub fn publish(&mut self) -> Snapshot {
+        let revision = self.next_revision();
         for slot in std::mem::take(&mut self.dirty) {
             let service = &self.services[slot.index()];
             let view = (service.tenancy == Tenancy::Live).then(|| Arc::new(service.view(slot)));
+            let shares_now = view.as_ref().is_some_and(|view| view.shared_counts);
+            let shared_before = self.draft.service(slot).is_some_and(|view| view.shared_counts);
+            if shares_now && (!shared_before || self.taken_back.contains(&slot)) {
+                self.log_sharing(revision, slot);
+            }
             self.draft.services.set(slot.index(), view);
         }
+        self.taken_back.clear();
         self.draft.revision += 1;
         self.changed = false;
         self.draft.clone()
@@ -349,6 +362,13 @@ impl Editor {
         self.find_destination(service, address, port).map(|found| found.slot).ok_or(EditError::NoDestination)
     }
 
+    /// Tells workers to add what they counted so far to the shared counts of a service's destinations.
+    fn log_sharing(&mut self, revision: u64, slot: ServiceSlot) {
+        let excess = (self.draft.sharing.len() + 1).saturating_sub(SHARING_LOG);
+        let kept = self.draft.sharing.iter().skip(excess).copied();
+        self.draft.sharing = kept.chain([(revision, slot)]).collect();
+    }
+
     /// The revision in which an edit made now will be seen.
     fn next_revision(&self) -> u64 {
         self.draft.revision + 1
@@ -378,6 +398,8 @@ impl Editor {
         let place = &self.destinations[slot.index()];
         let old = self.draft.destination(slot).copied().unwrap_or_default();
         let new = DestinationView {
+            server: place.spec.address,
+            server_port: place.spec.port,
             available: place.life == Life::Live,
             quiesced: place.spec.weight == 0,
             service: place.service,

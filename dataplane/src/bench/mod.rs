@@ -1,0 +1,10 @@
+//! A director without a NIC: frames, a sink in memory, several engines with their rings between them. What tests, benches
+//! and replays drive the engine with.
+
+mod director;
+mod frame;
+mod sink;
+
+pub use director::{Director, DirectorConfig};
+pub use frame::Frame;
+pub use sink::{MemorySink, Outcome};

@@ -1,0 +1,254 @@
+//! One worker's engine: its shard of the connection table and what it needs to forward bursts.
+
+mod shared;
+mod sink;
+
+pub use shared::{Shared, SharedLimits};
+pub use sink::{Event, Redirect, Redirected, Sink};
+
+use crate::address::Address;
+use crate::connection::{HashKey, OutOfMemory, Region, RegionError, Size, Slab, Table};
+use crate::counters::{Counter, DropReason, WorkerCounters};
+use crate::exception::PuntClass;
+use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
+use crate::packet::Packet;
+use crate::pipeline::{BURST, Owner, Parking, Turn, Work};
+use crate::scheduler::Cursor;
+use crate::snapshot::Snapshot;
+use crate::steering::Steering;
+use crate::steering::fragments::{FragmentKey, FragmentMap};
+use crate::tokens::TokenBucket;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// ICMP answers a worker makes per second, and at once (Linux: `icmp_msgs_per_sec`, `icmp_msgs_burst`).
+const ICMP_PER_SECOND: u32 = 1000;
+const ICMP_BURST: u32 = 50;
+
+/// Wheel entries looked at in one turn.
+const WHEEL_BUDGET: u32 = 256;
+
+/// Template buckets looked at in one millisecond by worker 0.
+const TEMPLATE_BUDGET: u32 = 64;
+
+/// What an engine is made of. Sizes are this worker's alone.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// This worker.
+    pub id: WorkerId,
+    /// All workers.
+    pub workers: u8,
+    /// How flows are spread over workers.
+    pub steering: Steering,
+    /// By port: the NIC's RSS hash is the steering hash.
+    pub trusted_rss: Box<[bool]>,
+    /// IPv4 connections.
+    pub connections_v4: u32,
+    /// IPv6 connections.
+    pub connections_v6: u32,
+    /// Virtual services, as in [`SharedLimits`].
+    pub services: usize,
+    /// Early fragments held, and datagrams remembered.
+    pub fragments: u32,
+    /// Packets parked for unresolved next hops.
+    pub parked: usize,
+    /// Secret of the tables' hashes.
+    pub hash_key: HashKey,
+}
+
+/// Why an engine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Not enough memory for a connection table.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// The table does not fit its memory.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+}
+
+/// A connection table in memory of its own. No reply is looked up yet: both directions are for masquerading.
+fn table<A: Address>(connections: u32, config: &EngineConfig, now: Ticks) -> Result<Table<A>, EngineError> {
+    let size = Size { capacity: connections, both_directions: false };
+    let region = Region::anonymous(size.footprint::<A>().total())?;
+    Ok(Table::create(region, size, config.hash_key, now)?)
+}
+
+/// Everything of an engine that does not depend on an address family.
+#[derive(Debug)]
+pub(crate) struct Core<P> {
+    pub(crate) id: WorkerId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) owner: Owner,
+    pub(crate) cursors: Box<[Cursor]>,
+    pub(crate) parking: Parking<P>,
+    pub(crate) fragments: FragmentMap<(P, PortId)>,
+    hash_key: HashKey,
+    workers: u8,
+    pub(crate) icmp_tokens: TokenBucket,
+    /// Counts up in the IPv4 headers of frames made here.
+    pub(crate) identification: u16,
+}
+
+/// One worker's engine. Pure: it does no I/O, reads no clock and draws no random number.
+#[derive(Debug)]
+pub struct Engine<P> {
+    pub(crate) core: Core<P>,
+    pub(crate) v4: Table<Ipv4Addr>,
+    pub(crate) v6: Table<Ipv6Addr>,
+    pub(crate) work_v4: Vec<Work<P, Ipv4Addr>>,
+    pub(crate) work_v6: Vec<Work<P, Ipv6Addr>>,
+    /// When [`Engine::turn`] last did its millisecond's work.
+    ticked: Ticks,
+    revision: u64,
+}
+
+impl<P: Packet> Engine<P> {
+    /// An engine with its tables in anonymous memory.
+    ///
+    /// # Errors
+    /// The memory is not to be had.
+    pub fn new(config: &EngineConfig, shared: Arc<Shared>, now: Ticks) -> Result<Self, EngineError> {
+        Ok(Self {
+            core: Core {
+                id: config.id,
+                shared,
+                owner: Owner::new(config.workers, config.steering, config.trusted_rss.clone()),
+                cursors: vec![Cursor::start(config.id); config.services].into_boxed_slice(),
+                parking: Parking::new(config.parked),
+                fragments: FragmentMap::new(config.fragments, config.fragments, config.hash_key.0),
+                hash_key: config.hash_key,
+                workers: config.workers,
+                icmp_tokens: TokenBucket::new(ICMP_PER_SECOND, ICMP_BURST, now),
+                identification: 0,
+            },
+            v4: table(config.connections_v4, config, now)?,
+            v6: table(config.connections_v6, config, now)?,
+            work_v4: Vec::with_capacity(2 * BURST),
+            work_v6: Vec::with_capacity(2 * BURST),
+            ticked: now,
+            revision: 0,
+        })
+    }
+
+    /// The IPv4 connections, for listings by other threads.
+    #[must_use]
+    pub fn connections_v4(&self) -> Arc<Slab<Ipv4Addr>> {
+        self.v4.slab()
+    }
+
+    /// The IPv6 connections, for listings by other threads.
+    #[must_use]
+    pub fn connections_v6(&self) -> Arc<Slab<Ipv6Addr>> {
+        self.v6.slab()
+    }
+
+    /// Work that is due by time: expiry, parked packets, fragments. To be called once a turn, traffic or not.
+    pub fn turn<S: Sink<P>>(&mut self, snapshot: &Snapshot, now: Ticks, sink: &mut S) {
+        if snapshot.revision != self.revision {
+            self.core.fold_new(snapshot, self.revision);
+            self.revision = snapshot.revision;
+        }
+        let mut turn = Turn { snapshot, now, sink };
+        if self.core.parking.len() > 0 {
+            self.core.unpark(&mut turn);
+        }
+        if now == self.ticked && self.core.in_flight() == 0 {
+            return;
+        }
+        self.ticked = now;
+        self.expire(snapshot, now);
+        self.forget_pieces(now);
+        self.core.tidy(now);
+        self.core.counters().set_in_flight(self.core.in_flight());
+    }
+
+    fn expire(&mut self, snapshot: &Snapshot, now: Ticks) {
+        let Self { core, v4, v6, .. } = self;
+        v4.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
+        v6.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
+    }
+
+    /// Drops what is held, so that every packet is accounted for when the worker ends.
+    pub fn stop(&mut self) {
+        self.drop_pieces(DropReason::Shutdown);
+        let Core { parking, shared, id, .. } = &mut self.core;
+        let counters = &shared.counters[id.index()];
+        for packet in parking.drain() {
+            counters.drop_one(DropReason::Shutdown);
+            drop(packet);
+        }
+        counters.set_in_flight(0);
+    }
+}
+
+impl<P: Packet> Core<P> {
+    #[inline(always)]
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters[self.id.index()]
+    }
+
+    /// Drops a packet.
+    #[inline]
+    pub(crate) fn discard(&self, packet: P, reason: DropReason) {
+        self.counters().drop_one(reason);
+        drop(packet);
+    }
+
+    /// Hands a frame to the kernel's stack.
+    pub(crate) fn punt<S: Sink<P>>(&self, class: PuntClass, port: PortId, packet: P, sink: &mut S) {
+        let (counter, full) = match class {
+            PuntClass::Control => (Counter::PuntedControl, DropReason::PuntControlFull),
+            PuntClass::Local => (Counter::PuntedLocal, DropReason::PuntLocalFull),
+            PuntClass::Stray => (Counter::PuntedStray, DropReason::PuntStrayFull),
+        };
+        match sink.punt(class, port, packet) {
+            Ok(()) => self.counters().add(counter, 1),
+            Err(packet) => self.discard(packet, full),
+        }
+    }
+
+    /// Hands a packet to another worker.
+    pub(crate) fn redirect<S: Sink<P>>(&self, to: WorkerId, redirected: Redirected<P>, sink: &mut S) {
+        let fragment = redirected.redirect != Redirect::ToOwner;
+        match sink.redirect(to, redirected) {
+            Ok(()) => {
+                self.counters().add(Counter::RedirectedOut, 1);
+                if fragment {
+                    self.counters().add(Counter::RedirectedFragments, 1);
+                }
+            }
+            Err(packet) => self.discard(packet, DropReason::RedirectFull),
+        }
+    }
+
+    /// Packets this engine holds back.
+    fn in_flight(&self) -> u64 {
+        (self.parking.len() + self.fragments.in_flight()) as u64
+    }
+
+    /// The worker where the pieces of a datagram meet.
+    pub(crate) fn home_of(&self, key: &FragmentKey) -> WorkerId {
+        key.home(self.hash_key.0, self.workers)
+    }
+
+    /// A millisecond's housekeeping of worker 0: templates.
+    fn tidy(&mut self, now: Ticks) {
+        if self.id == WorkerId(0) {
+            let destinations = &self.shared.destinations;
+            self.shared.templates.sweep(now, TEMPLATE_BUDGET, &mut |slot: DestinationSlot| {
+                destinations.shared(slot).templates.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Shares this worker's counts of services whose scheduler or thresholds began to read them after `revision`.
+    fn fold_new(&self, snapshot: &Snapshot, revision: u64) {
+        snapshot.newly_shared(revision, |service: ServiceSlot| {
+            let candidates = snapshot.service(service).into_iter().flat_map(|view| view.candidates.iter());
+            for candidate in candidates {
+                self.shared.destinations.fold(self.id, candidate.slot);
+            }
+        });
+    }
+}

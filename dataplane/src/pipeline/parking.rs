@@ -1,0 +1,63 @@
+//! Packets whose next hop has no MAC yet wait here: few, and for a second at most.
+
+use crate::id::{DestinationSlot, PortId, Ticks};
+use crate::packet::Headers;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// How long a packet waits.
+const PATIENCE: u32 = Ticks::SECOND;
+
+/// A packet that is forwarded once its destination's next hop is known.
+#[derive(Debug)]
+pub(super) struct Parked<P> {
+    pub(super) packet: P,
+    pub(super) port: PortId,
+    pub(super) headers: Headers,
+    pub(super) virtual_address: IpAddr,
+    pub(super) destination: DestinationSlot,
+    pub(super) deadline: Ticks,
+}
+
+/// A bounded queue of parked packets, the oldest first.
+#[derive(Debug)]
+pub(crate) struct Parking<P> {
+    places: VecDeque<Parked<P>>,
+    capacity: usize,
+}
+
+impl<P> Parking<P> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { places: VecDeque::with_capacity(capacity), capacity }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether a packet for `destination` waits already.
+    pub(super) fn waits_for(&self, destination: DestinationSlot) -> bool {
+        self.places.iter().any(|parked| parked.destination == destination)
+    }
+
+    /// Parks a packet until [`PATIENCE`] after `now`; gives it back when there is no place.
+    pub(super) fn park(&mut self, mut parked: Parked<P>, now: Ticks) -> Result<(), P> {
+        if self.places.len() >= self.capacity {
+            return Err(parked.packet);
+        }
+        parked.deadline = now.after(PATIENCE);
+        self.places.push_back(parked);
+        Ok(())
+    }
+
+    /// Takes out, in order of arrival, what `leaves` says is to leave.
+    pub(super) fn take(&mut self, mut leaves: impl FnMut(&Parked<P>) -> bool) -> Option<Parked<P>> {
+        let place = self.places.iter().position(&mut leaves)?;
+        self.places.remove(place)
+    }
+
+    /// Empties the place.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = P> {
+        self.places.drain(..).map(|parked| parked.packet)
+    }
+}

@@ -1,0 +1,116 @@
+//! Fragments: pieces of one datagram meet at its home, learn their ports there and go on to the flow's owner, each by itself.
+
+use super::Turn;
+use crate::counters::DropReason;
+use crate::engine::{Engine, Redirect, Redirected, Sink};
+use crate::flow::protocol;
+use crate::id::{PortId, Ticks};
+use crate::packet::{Headers, Packet};
+use crate::steering::fragments::{Fragment, FragmentKey};
+
+/// What a later piece knows from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    /// Source port of the datagram, host order.
+    pub source_port: u16,
+    /// Destination port of the datagram, host order.
+    pub destination_port: u16,
+    /// Its transport protocol.
+    pub protocol: u8,
+}
+
+impl<P: Packet> Engine<P> {
+    /// A piece as it was received: to its home, if it is for a virtual address.
+    #[cold]
+    pub(super) fn piece<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        headers: Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let destination = headers.key(packet.data()).destination();
+        if !turn.snapshot.virtual_addresses.contains(destination) {
+            return self.core.not_ours(port, packet, &headers, turn);
+        }
+        let home = self.core.home_of(&FragmentKey::new(packet.data(), &headers));
+        if home == self.core.id {
+            self.piece_at_home(port, packet, headers, turn);
+        } else {
+            self.core.redirect(
+                home,
+                Redirected { packet, port, redirect: Redirect::FragmentToHome },
+                turn.sink,
+            );
+        }
+    }
+
+    /// A piece at its home, with what it sets free.
+    pub(super) fn piece_at_home<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        headers: Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let key = FragmentKey::new(packet.data(), &headers);
+        self.core.fragments.accept((packet, port), key, &headers, turn.now);
+        while let Some(fragment) = self.core.fragments.pop() {
+            match fragment {
+                Fragment::Pass { packet: (packet, port), headers } => {
+                    self.piece_goes_on(port, packet, headers, turn);
+                }
+                Fragment::Drop { packet: (packet, _), reason } => self.core.discard(packet, reason),
+            }
+        }
+    }
+
+    /// A piece whose ports are known.
+    fn piece_goes_on<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        headers: Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if !matches!(headers.protocol, protocol::TCP | protocol::UDP) {
+            return self.core.not_ours(port, packet, &headers, turn);
+        }
+        let key = headers.key(packet.data());
+        match self.core.owner.of(&key, None, port, turn.snapshot) {
+            Some(owner) if owner != self.core.id => {
+                let Headers { source_port, destination_port, protocol, .. } = headers;
+                let redirect = Redirect::FragmentToOwner(Learned { source_port, destination_port, protocol });
+                self.core.redirect(owner, Redirected { packet, port, redirect }, turn.sink);
+            }
+            _ => self.admit(port, packet, headers, key),
+        }
+    }
+
+    /// A piece from its home; this worker owns the flow.
+    pub(super) fn piece_of_flow(&mut self, port: PortId, packet: P, mut headers: Headers, learned: Learned) {
+        headers.source_port = learned.source_port;
+        headers.destination_port = learned.destination_port;
+        headers.protocol = learned.protocol;
+        let key = headers.key(packet.data());
+        self.admit(port, packet, headers, key);
+    }
+
+    /// Drops pieces that waited in vain.
+    pub(crate) fn forget_pieces(&mut self, now: Ticks) {
+        self.core.fragments.advance(now);
+        self.discard_refused();
+    }
+
+    fn discard_refused(&mut self) {
+        while let Some(Fragment::Drop { packet: (packet, _), reason }) = self.core.fragments.pop() {
+            self.core.discard(packet, reason);
+        }
+    }
+
+    /// Drops all pieces that are held.
+    pub(crate) fn drop_pieces(&mut self, reason: DropReason) {
+        self.core.fragments.clear(reason);
+        self.discard_refused();
+    }
+}

@@ -1,0 +1,245 @@
+//! Stage 4, schedule: a packet without a connection looks for a service, a template and a destination.
+
+use super::{Turn, Work};
+use crate::address::Address;
+use crate::connection::tcp::{self, State};
+use crate::connection::{ConnectionId, Found, Line, NewConnection, Table, flags};
+use crate::counters::{Counter, DropReason};
+use crate::engine::{Core, Sink};
+use crate::flow::{Tuple, protocol};
+use crate::id::DestinationSlot;
+use crate::packet::{Headers, Packet, source_mac, tcp as tcp_flags};
+use crate::scheduler;
+use crate::snapshot::{Persistence, ServiceView, Snapshot};
+use crate::template::{TemplateError, TemplateHandle, TemplateKey};
+
+/// FTP's data port never opens a connection from outside (kernel behaviour).
+const FTP_DATA: u16 = 20;
+
+/// Why no connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// No service wants it.
+    NotOurs,
+    /// The service has no usable destination.
+    NoDestination,
+    /// Something is full.
+    Drop(DropReason),
+}
+
+/// The destination of a new connection.
+struct Choice {
+    slot: DestinationSlot,
+    template: Option<TemplateHandle>,
+    /// Its place in the shared counts is reserved already.
+    reserved: bool,
+}
+
+impl<P: Packet> Core<P> {
+    /// Whether a connection that was found takes this packet. If not it is closed, and the packet looked at afresh.
+    #[inline]
+    pub(super) fn usable<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        found: Found,
+        headers: &Headers,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let line = table.line(found.id);
+        let expired = line.is_expired(turn.now);
+        let snapshot = turn.snapshot;
+        let orphaned = snapshot.settings.expire_nodest_conn
+            && snapshot.destination(line.destination()).is_none_or(|destination| !destination.available);
+        if expired
+            || orphaned
+            || (headers.tcp_flags & tcp_flags::SYN != 0 && is_reused(table, found, snapshot))
+        {
+            self.account_closed(table.line(found.id), turn.snapshot, turn.now);
+            table.close(found.id);
+            return false;
+        }
+        true
+    }
+
+    /// Opens a connection for the packet, where a service wants it.
+    #[cold]
+    pub(super) fn open<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        item: &Work<P, A>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<ConnectionId, Fate> {
+        let Tuple { destination, destination_port, source_port, protocol, .. } = item.tuple;
+        let snapshot = turn.snapshot;
+        let slot = snapshot.index.find(protocol, destination.ip(), destination_port).ok_or(Fate::NotOurs)?;
+        let service = snapshot.service(slot).ok_or(Fate::NotOurs)?;
+        let from_nowhere = item.headers.martian_source(item.packet.data());
+        if source_port == FTP_DATA || from_nowhere || !opens(&item.headers, snapshot) {
+            return Err(Fate::NotOurs);
+        }
+        let choice = match service.persistence {
+            Some(persistence) => self.choose_persistent(service, persistence, &item.tuple, turn),
+            None => self.schedule(service).map(|(slot, reserved)| Choice { slot, template: None, reserved }),
+        }?;
+        self.commit(table, item, &choice, turn)
+    }
+
+    /// The scheduler's choice, with its place in a bounded destination reserved.
+    fn schedule(&mut self, service: &ServiceView) -> Result<(DestinationSlot, bool), Fate> {
+        let cursor = &mut self.cursors[service.slot.index()];
+        // A destination that another worker fills between choice and reservation is overloaded in the next round.
+        for _ in 0..=service.candidates.len() {
+            let index = scheduler::choose(service, cursor, &*self.shared).ok_or(Fate::NoDestination)?;
+            self.shared.publish_cursor(self.id, service.slot, cursor.position);
+            let candidate = service.candidates[index];
+            if !service.shared_counts {
+                return Ok((candidate.slot, false));
+            }
+            self.shared.destinations.fold(self.id, candidate.slot);
+            if self.shared.destinations.reserve(candidate.slot, candidate.upper_threshold) {
+                return Ok((candidate.slot, true));
+            }
+        }
+        Err(Fate::NoDestination)
+    }
+
+    /// A persistent service: the client's template decides, whatever the destination's weight or load, and lives on for its
+    /// whole timeout from now; without a template the scheduler decides and a template remembers it.
+    fn choose_persistent<A: Address, S: Sink<P>>(
+        &mut self,
+        service: &ServiceView,
+        persistence: Persistence,
+        tuple: &Tuple<A>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<Choice, Fate> {
+        let (client, virtual_address) = (tuple.source, tuple.destination);
+        let key =
+            TemplateKey::new(tuple.protocol, client, persistence.prefix, virtual_address, service.key.port);
+        let shared = self.shared.clone();
+        if let Some((handle, slot)) = shared.templates.find(&key, turn.now) {
+            if takes_templates(slot, turn.snapshot) {
+                shared.templates.restart(handle, turn.now);
+                self.counters().add(Counter::TemplateHits, 1);
+                return Ok(self.by_template(service, slot, handle));
+            }
+            shared.templates.invalidate(handle);
+        }
+        let (slot, reserved) = self.schedule(service)?;
+        match shared.templates.insert(&key, slot, persistence.timeout, turn.now) {
+            Ok((handle, winner, inserted)) => {
+                if inserted {
+                    shared
+                        .destinations
+                        .shared(slot)
+                        .templates
+                        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                if winner == slot {
+                    return Ok(Choice { slot, template: Some(handle), reserved });
+                }
+                if reserved {
+                    shared.destinations.release(slot);
+                }
+                Ok(self.by_template(service, winner, handle))
+            }
+            Err(error) => {
+                if reserved {
+                    shared.destinations.release(slot);
+                }
+                Err(Fate::Drop(match error {
+                    TemplateError::Full => DropReason::TemplateFull,
+                    TemplateError::Busy => DropReason::TemplateBusy,
+                }))
+            }
+        }
+    }
+
+    /// A template's destination takes the connection above its threshold too; the count still reaches it.
+    fn by_template(&self, service: &ServiceView, slot: DestinationSlot, template: TemplateHandle) -> Choice {
+        if service.shared_counts {
+            self.shared.destinations.fold(self.id, slot);
+        }
+        Choice { slot, template: Some(template), reserved: false }
+    }
+
+    /// Makes the connection and counts it.
+    fn commit<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        item: &Work<P, A>,
+        choice: &Choice,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<ConnectionId, Fate> {
+        let template = choice.template.filter(|handle| self.shared.templates.attach(*handle));
+        let state = tcp::initial(item.tuple.protocol);
+        let view = turn.snapshot.destination(choice.slot);
+        let new = NewConnection {
+            tuple: item.tuple,
+            server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(item.tuple.destination),
+            server_port: view.map_or(0, |view| view.server_port),
+            state,
+            flags: flags::DIRECT | flags::NO_OUTPUT | flags::INACTIVE,
+            timeout: tcp::timeout(state, &turn.snapshot.timeouts),
+            destination: choice.slot,
+            template: template.map_or(Line::<A>::NONE, TemplateHandle::index),
+            side: Line::<A>::NONE,
+            client_mac: source_mac(item.packet.data()),
+            ingress: item.port,
+            both_directions: false,
+        };
+        let opened = table.open(item.hash, &new, turn.now);
+        let destinations = &self.shared.destinations;
+        match opened {
+            Ok(id) => {
+                destinations.opened(self.id, choice.slot, tcp::activity(state), choice.reserved);
+                self.counters().add(Counter::ConnectionsOpened, 1);
+                Ok(id)
+            }
+            Err(_) => {
+                if choice.reserved {
+                    destinations.release(choice.slot);
+                }
+                if let Some(handle) = template {
+                    self.shared.templates.detach(handle, turn.now);
+                }
+                Err(Fate::Drop(DropReason::TableFull))
+            }
+        }
+    }
+}
+
+/// Whether the packet may open a connection: any datagram, a SYN without RST, with `sloppy_tcp` anything but RST.
+fn opens(headers: &Headers, snapshot: &Snapshot) -> bool {
+    if headers.protocol != protocol::TCP {
+        return true;
+    }
+    headers.tcp_flags & tcp_flags::RST == 0
+        && (headers.tcp_flags & tcp_flags::SYN != 0 || snapshot.settings.sloppy_tcp)
+}
+
+/// Whether a template may still lead to its destination.
+fn takes_templates(slot: DestinationSlot, snapshot: &Snapshot) -> bool {
+    snapshot.destination(slot).is_some_and(|destination| {
+        destination.available && !(destination.quiesced && snapshot.settings.expire_quiescent_template)
+    })
+}
+
+/// Whether a SYN means that the client uses its port again, so that the old connection gives way (`conn_reuse_mode`, and
+/// `expire_nodest_conn` for quiesced destinations). Connections that a template controls are kept.
+fn is_reused<A: Address>(table: &Table<A>, found: Found, snapshot: &Snapshot) -> bool {
+    let line = table.line(found.id);
+    let settings = &snapshot.settings;
+    let quiesced =
+        || snapshot.destination(line.destination()).is_some_and(|destination| destination.quiesced);
+    if settings.expire_nodest_conn && quiesced() {
+        return true;
+    }
+    if line.template() != Line::<A>::NONE || settings.conn_reuse_mode == 0 {
+        return false;
+    }
+    match line.state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => settings.conn_reuse_mode & 2 != 0 && line.flags() & flags::NO_OUTPUT != 0,
+        _ => false,
+    }
+}

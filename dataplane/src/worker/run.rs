@@ -1,0 +1,137 @@
+//! A worker's loop: receive, take over, inject, turn, flush, rest.
+
+use super::clock::Clock;
+use super::histogram::Exchange;
+use super::idle::{Idle, IdleMode};
+use super::packet::DpdkPacket;
+use super::sink::DpdkSink;
+use crate::counters::Counter;
+use crate::engine::Engine;
+use crate::id::{PortId, Ticks};
+use crate::rcu::Reader;
+use crate::snapshot::Snapshot;
+use crossbeam_utils::CachePadded;
+use dpdk::{Burst, RxQueue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// When each worker last completed a turn.
+#[derive(Debug)]
+pub(super) struct Heartbeats {
+    beats: Box<[CachePadded<AtomicU32>]>,
+}
+
+impl Heartbeats {
+    pub(super) fn new(workers: usize, now: Ticks) -> Self {
+        Self {
+            beats: std::iter::repeat_with(|| CachePadded::new(AtomicU32::new(now.0))).take(workers).collect(),
+        }
+    }
+
+    /// Milliseconds since each worker's last turn.
+    pub(super) fn ages(&self, now: Ticks) -> impl Iterator<Item = u32> {
+        self.beats.iter().map(move |beat| now.since(Ticks(beat.load(Relaxed))))
+    }
+
+    pub(super) fn slowest_age(&self, now: Ticks) -> u32 {
+        self.ages(now).max().unwrap_or(0)
+    }
+}
+
+/// Everything a worker owns.
+pub(super) struct Worker {
+    pub(super) engine: Engine<DpdkPacket>,
+    pub(super) inlets: Vec<(PortId, RxQueue)>,
+    pub(super) sink: DpdkSink,
+    pub(super) reader: Reader<Snapshot>,
+    pub(super) heartbeats: Arc<Heartbeats>,
+    pub(super) histogram: Arc<Exchange>,
+    pub(super) clock: Clock,
+    pub(super) idle: IdleMode,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Runs until told to stop; then everything held is dropped and counted.
+    pub(super) fn run(mut self) {
+        let beat = Arc::clone(&self.heartbeats);
+        let beat = &beat.beats[self.sink.id.index()];
+        let mut idle = Idle::new(self.idle);
+        let mut burst = Burst::new();
+        let mut recorder = self.histogram.recorder();
+        let mut last = self.clock.now();
+        while !self.stop.load(Relaxed) {
+            let now = self.clock.now();
+            beat.store(now.0, Relaxed);
+            let start = dpdk::tsc();
+            let found = self.turn(&mut burst, now);
+            let counters = self.sink.counters();
+            counters.add(Counter::Turns, 1);
+            if found > 0 {
+                let cycles = dpdk::tsc() - start;
+                counters.add(Counter::BusyCycles, cycles);
+                recorder.record(cycles);
+                idle.busy();
+            } else {
+                counters.add(Counter::IdleTurns, 1);
+                if let Some(rest) = idle.rest() {
+                    counters.add(Counter::Sleeps, 1);
+                    self.reader.offline();
+                    rest.take();
+                    self.reader.online();
+                }
+            }
+            if now != last {
+                last = now;
+                recorder.answer(&self.histogram);
+            }
+        }
+        self.finish();
+    }
+
+    /// One turn; returns how many packets it found.
+    #[inline]
+    fn turn(&mut self, burst: &mut Burst, now: Ticks) -> usize {
+        let Self { engine, inlets, sink, reader, .. } = self;
+        reader.with(|snapshot| {
+            let mut found = 0;
+            for (port, queue) in inlets.iter_mut() {
+                queue.receive(burst);
+                if !burst.is_empty() {
+                    found += burst.len();
+                    for packet in burst.iter() {
+                        packet.prefetch_data();
+                    }
+                    engine.process(*port, burst.drain().map(DpdkPacket), snapshot, now, sink);
+                }
+            }
+            found += take_over(engine, snapshot, now, sink);
+            found += sink.inject();
+            engine.turn(snapshot, now, sink);
+            sink.flush();
+            found
+        })
+    }
+
+    fn finish(mut self) {
+        self.engine.stop();
+        self.sink.flush();
+    }
+}
+
+/// Takes a burst over from every other worker.
+fn take_over(engine: &mut Engine<DpdkPacket>, snapshot: &Snapshot, now: Ticks, sink: &mut DpdkSink) -> usize {
+    let mut found = 0;
+    for from in 0..sink.rings.from.len() {
+        let count = sink.rings.from[from].slots().min(dpdk::BURST);
+        if count == 0 {
+            continue;
+        }
+        found += count;
+        let mut taken = std::mem::take(&mut sink.redirected);
+        taken.extend(std::iter::from_fn(|| sink.rings.from[from].pop().ok()).take(count));
+        engine.process_redirected(taken.drain(..), snapshot, now, sink);
+        sink.redirected = taken;
+    }
+    found
+}
