@@ -1,1 +1,4 @@
 //! The director's management plane.
+
+pub mod mirror;
+pub mod twin;
