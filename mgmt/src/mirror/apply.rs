@@ -130,7 +130,10 @@ impl Applier {
             let request = message::delete_address(self.index, address.address, address.length);
             match self.socket.request(request, 0) {
                 Err(error) if error.errno() == Some(Errno::ADDRNOTAVAIL) => {}
-                Err(error) => result = result.and(Err(self.refused("virtual address", address, error, ""))),
+                Err(error) if result.is_ok() => {
+                    result = Err(self.refused("virtual address", address, error, ""));
+                }
+                Err(_) => {}
                 Ok(()) => {}
             }
         }

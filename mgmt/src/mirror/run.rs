@@ -156,7 +156,7 @@ impl Worker {
                     self.want_resync(Resync::Routes, Duration::ZERO);
                 }
                 Effect::Neighbour(port, neighbour) => {
-                    self.resolver.seen((port, neighbour.address), &neighbour, now)
+                    self.resolver.seen((port, neighbour.address), &neighbour, now);
                 }
                 Effect::NeighbourGone(port, address) => self.resolver.gone((port, address), now),
                 Effect::Reachability => reachability = true,
