@@ -46,6 +46,12 @@ pub enum MirrorEvent {
         /// MTU in bytes now.
         mtu: u32,
     },
+    /// The twin was deleted and made anew: its addresses, routes and static neighbours are gone, and those of the
+    /// configuration are to be applied again.
+    TwinReplaced {
+        /// The port.
+        port: PortId,
+    },
 }
 
 /// Who is told.

@@ -48,7 +48,7 @@ pub(super) struct Worker {
     resolver: Resolver,
     pending: VecDeque<(u32, Hop)>,
     resync: Option<(Moment, Resync)>,
-    reported: BTreeMap<PortId, ([u8; 6], u32)>,
+    reported: BTreeMap<PortId, (u32, [u8; 6], u32)>,
     shared: Arc<Shared>,
     started: Instant,
 }
@@ -323,8 +323,12 @@ impl Worker {
         let view = Arc::new(view);
         self.shared.publish(Arc::clone(&view));
         for (port, link) in &view.links {
-            let told = self.reported.insert(*port, (link.mac, link.mtu));
-            if told.is_some_and(|told| told != (link.mac, link.mtu)) {
+            let now = (link.index, link.mac, link.mtu);
+            let Some(told) = self.reported.insert(*port, now).filter(|told| *told != now) else { continue };
+            if told.0 != now.0 {
+                notify(MirrorEvent::TwinReplaced { port: *port });
+            }
+            if (told.1, told.2) != (now.1, now.2) {
                 notify(MirrorEvent::TwinChanged { port: *port, mac: link.mac, mtu: link.mtu });
             }
         }

@@ -20,3 +20,5 @@ pub use tap::{Twin, TwinConfig, TwinError};
 
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+pub(crate) mod testing;

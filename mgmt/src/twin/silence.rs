@@ -4,6 +4,8 @@
 //! would answer ARP a second time and reset every connection to a virtual address. An ingress drop of nftables keeps
 //! the frames from the kernel's stack; packet sockets, and with them the driver, still get them.
 
+use crate::mirror::socket::{NetlinkError, RouteSocket};
+use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -23,6 +25,17 @@ pub enum SilenceError {
     /// The name cannot be quoted for nft.
     #[error("silencing {0:?}: not an interface name")]
     Name(String),
+    /// No such interface. Newer kernels would take the rule and wait for the interface to come.
+    #[error("silencing {0}: there is no such interface")]
+    Absent(String),
+    /// The kernel could not be asked.
+    #[error("silencing {interface}: {error}")]
+    Netlink {
+        /// The interface.
+        interface: String,
+        /// Why.
+        error: NetlinkError,
+    },
     /// nft refused.
     #[error("silencing {interface}: nft: {message}")]
     Refused {
@@ -59,6 +72,12 @@ impl Silence {
         if !matches!(interface.len(), 1..=15) || interface.contains(wrong) {
             return Err(SilenceError::Name(interface.to_owned()));
         }
+        RouteSocket::open().and_then(|mut socket| socket.link(interface)).map_err(|error| {
+            match error.errno() {
+                Some(Errno::NODEV) => SilenceError::Absent(interface.to_owned()),
+                _ => SilenceError::Netlink { interface: interface.to_owned(), error },
+            }
+        })?;
         let table = table(interface);
         // Naming a table makes it, so that deleting it cannot fail.
         let script = format!(
