@@ -180,7 +180,7 @@ fn nothing_to_do_costs_little_whether_the_twin_is_up_or_down() {
         }
         knobs.stray_flood.store(10, Relaxed);
         eventually("frames for a twin that is down are counted", SOON, || {
-            thread.stats().snapshot().tap_down == 10
+            thread.stats().snapshot().tap_down >= 10
         });
     });
 }
