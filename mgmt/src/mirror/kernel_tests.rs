@@ -293,6 +293,7 @@ fn a_lost_mark_is_asked_back_and_a_static_neighbour_is_left_alone() {
         eventually("it is kept", SOON, || shown("192.168.132.64").contains("managed"));
         run("ip neigh replace 192.168.132.64 lladdr 02:00:00:00:00:64 dev eth0 nud reachable");
         eventually("it is kept again", SOON, || shown("192.168.132.64").contains("managed"));
+        assert!(mirror.resolve_once(PORT, ip("192.168.132.77")));
         run("ip neigh flush dev eth0");
         eventually("it is kept after a flush", SOON, || shown("192.168.132.64").contains("managed"));
         assert!(shown("192.168.132.77").contains("PERMANENT"), "{}", shown("192.168.132.77"));

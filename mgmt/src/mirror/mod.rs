@@ -106,7 +106,8 @@ pub struct Mirror {
 
 impl Mirror {
     /// Reads the kernel's tables, so that [`Self::view`] is complete on return, and starts following them in a thread
-    /// named `uvs-mirror`. `notify` is told of everything after that, from the thread.
+    /// named `uvs-mirror` that inherits the caller's CPUs and signal mask. `notify` is told of everything after that,
+    /// from the thread.
     ///
     /// # Errors
     /// [`MirrorError`].

@@ -187,11 +187,8 @@ impl Worker {
                     .map(|(_, hop)| *hop);
                 self.shared.counters.refused.fetch_add(1, Relaxed);
                 let Some(hop) = hop else { continue };
-                // Releasing what the kernel has forgotten already is no refusal worth a word.
-                if errno != Errno::NOENT.raw_os_error() {
-                    let error = NetlinkError::Refused { errno, explanation };
-                    tracing::debug!(port = hop.0.0, address = %hop.1, %error, "mirror: next hop refused");
-                }
+                let error = NetlinkError::Refused { errno, explanation };
+                tracing::debug!(port = hop.0.0, address = %hop.1, %error, "mirror: next hop refused");
                 self.resolver.refused(hop, now);
             }
         }
@@ -214,6 +211,10 @@ impl Worker {
             let Some(request) = self.resolver.next(self.now()) else { break };
             let (Request::Keep(hop) | Request::Use(hop) | Request::Release(hop)) = request;
             let Some(index) = self.state.index_of(hop.0) else { continue };
+            // Any request about a static entry makes the kernel forget that it is static.
+            if self.state.neighbour_of(hop.0, hop.1).is_some_and(|neighbour| neighbour.fixed()) {
+                continue;
+            }
             let sequence = match request {
                 Request::Keep(_) => {
                     self.asking.send(message::keep_neighbour(index, hop.1), NLM_F_CREATE | NLM_F_REPLACE)?

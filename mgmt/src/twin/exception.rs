@@ -74,8 +74,8 @@ struct Shared {
 }
 
 impl ExceptionThread {
-    /// Starts carrying frames, in a thread named `uvs-exception`. Frames of ports without a twin are counted and
-    /// dropped.
+    /// Starts carrying frames, in a thread named `uvs-exception` that inherits the caller's CPUs and signal mask. Frames
+    /// of ports without a twin are counted and dropped.
     ///
     /// # Errors
     /// What making the thread or its descriptors returns.
@@ -142,7 +142,9 @@ struct Carrying {
 
 /// What a round did.
 struct Round {
+    /// Frames carried that make the next pause short.
     moved: usize,
+    /// A budget was used up: more is waiting.
     more: bool,
 }
 
@@ -199,9 +201,12 @@ impl Carrying {
         for class in PuntClass::ALL {
             self.buckets[class.index()].refill(nanoseconds);
             let taken = self.punt(class);
-            round.moved += taken;
-            // What the bucket refused is no reason to hurry back.
-            round.more |= taken == BUDGET[class.index()];
+            // Neither what the bucket refused nor stray frames are a reason to hurry back: a flood of them must not
+            // cost the CPU that others need, and waits in its ring or is dropped there.
+            if class != PuntClass::Stray {
+                round.moved += taken;
+                round.more |= taken == BUDGET[class.index()];
+            }
         }
         for lane in &mut self.lanes {
             let read = lane.carry(&mut *self.path, READS, now, &self.epoll, &self.shared.stats);
