@@ -180,12 +180,12 @@ fn editing_a_service_changes_only_what_is_named() {
         netmask: Some(Netmask(24)),
     };
     make(&mut desired, &Change::ServiceEdit(edit.clone())).unwrap();
-    let only_time = ServiceEdit { persistent: Some(60), netmask: None, ..edit.clone() };
+    let only_time = ServiceEdit { persistent: Some(60), ..nothing.clone() };
     make(&mut desired, &Change::ServiceEdit(only_time)).unwrap();
     let held = desired.service(key(254, 80)).unwrap();
     assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, prefix: 24 }));
     assert_eq!(held.scheduler, Scheduler::Rr);
-    let none = ServiceEdit { persistent: Some(0), netmask: None, ..edit };
+    let none = ServiceEdit { persistent: Some(0), ..nothing };
     make(&mut desired, &Change::ServiceEdit(none)).unwrap();
     assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
 }
@@ -344,7 +344,7 @@ proptest! {
         let mut applied = after(&from);
         let target = after(&to).to_specs();
         let plan = make(&mut applied, &Change::Apply(Apply { services: target.clone(), ..Apply::default() })).unwrap();
-        prop_assert_eq!(applied.to_specs(), target.clone());
+        prop_assert_eq!(&applied.to_specs(), &target);
         let mut stepped = after(&from);
         for change in &plan.changes {
             make(&mut stepped, change).map_err(|refusal| TestCaseError::fail(format!("{change}: {refusal}")))?;
