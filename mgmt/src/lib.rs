@@ -11,4 +11,5 @@
 //! ([`config`]) is applied by the same path at start.
 
 pub mod address;
+pub mod config;
 pub mod desired;

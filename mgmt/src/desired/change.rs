@@ -126,7 +126,7 @@ pub struct Apply {
 
 impl fmt::Display for ServiceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} scheduler {}", self.key(), self.scheduler)?;
+        write!(f, "{} scheduler {}", self.key(), self.scheduler.name())?;
         if self.persistent != 0 {
             write!(f, " persistent {} s", self.persistent)?;
         }
@@ -164,7 +164,7 @@ impl fmt::Display for Change {
             }
             Self::ServiceEdit(edit) => {
                 write!(f, "~ service {}", edit.service)?;
-                named(f, "scheduler", edit.scheduler)?;
+                named(f, "scheduler", edit.scheduler.map(Scheduler::name))?;
                 named(f, "persistent", edit.persistent)?;
                 named(f, "netmask", edit.netmask)
             }

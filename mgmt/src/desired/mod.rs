@@ -16,7 +16,7 @@ pub use change::{
 pub use refusal::Refusal;
 pub use spec::{
     Destination, DestinationSpec, Method, Persistence, Scheduler, Service, ServiceKey, ServiceSpec,
-    WEIGHT_MAX,
+    TIMEOUT_MAX_S, WEIGHT_MAX, scheduler,
 };
 pub use state::{Bounds, Desired, Plan, Update};
 

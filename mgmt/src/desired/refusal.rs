@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Scheduler, ServiceKey, WEIGHT_MAX};
+use super::{Scheduler, ServiceKey, TIMEOUT_MAX_S, WEIGHT_MAX};
 use crate::address::{Endpoint, Server};
 
 /// Why a change to the desired state was refused; nothing was changed.
@@ -49,6 +49,9 @@ pub enum Refusal {
         /// `upper_threshold`.
         upper: u32,
     },
+    /// Longer than the director's clock can tell apart.
+    #[error("persistence of {0} s is too long; write 1 to {TIMEOUT_MAX_S} (23 days), or 0 for none")]
+    Persistent(u32),
     /// A service on every port only makes sense when a client's ports go to one destination.
     #[error("service {0} is on port 0 (every port), which needs persistence; add --persistent 300")]
     ZeroPort(ServiceKey),
@@ -129,7 +132,7 @@ impl Refusal {
             Self::NoService(_) => ("no_service", "ESRCH"),
             Self::NoDestination { .. } => ("no_destination", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
-            Self::Weight(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
+            Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
             Self::NoMethod(_)
             | Self::ZeroPort(_)
             | Self::NetmaskAlone(_)

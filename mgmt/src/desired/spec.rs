@@ -12,51 +12,20 @@ use crate::address::{Endpoint, Netmask, Protocol, Server, family_bits, text_serd
 /// Greatest weight, as in the kernel (a signed 32-bit number).
 pub const WEIGHT_MAX: u32 = 2_147_483_647;
 
-/// How a service picks the destination of a new connection (Linux `ip_vs_*` schedulers).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheduler {
-    /// Round robin.
-    Rr,
-    /// Weighted round robin.
-    Wrr,
-    /// Least connections.
-    Lc,
-    /// Weighted least connections, the default of ipvsadm.
-    Wlc,
+/// Longest timeout in seconds. Ticks are 32-bit milliseconds compared over half their range (24.8 days).
+pub const TIMEOUT_MAX_S: u32 = 2_000_000;
+
+pub use dataplane::snapshot::SchedulerKind as Scheduler;
+
+/// A scheduler by the name that ipvsadm and the kernel give it.
+///
+/// # Errors
+///
+/// A name this director does not know.
+pub fn scheduler(name: &str) -> Result<Scheduler, Refusal> {
+    let found = Scheduler::ALL.into_iter().find(|scheduler| scheduler.name() == name);
+    found.ok_or_else(|| Refusal::NoScheduler(name.to_owned()))
 }
-
-impl Scheduler {
-    /// Every scheduler, in the order listings and error texts name them.
-    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Lc, Self::Wlc];
-
-    /// The name that ipvsadm, the kernel and the configuration file use.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Lc => "lc",
-            Self::Wlc => "wlc",
-        }
-    }
-}
-
-impl FromStr for Scheduler {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        let found = Self::ALL.into_iter().find(|scheduler| scheduler.name() == text);
-        found.ok_or_else(|| Refusal::NoScheduler(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-text_serde!(Scheduler, "a scheduler's name such as \"rr\"");
 
 /// How a packet travels from the director to the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -211,6 +180,7 @@ pub(crate) fn persistence(
     match (timeout_s, netmask) {
         (0, Some(_)) => Err(Refusal::NetmaskAlone(key)),
         (0, None) => Ok(None),
+        (_, _) if timeout_s > TIMEOUT_MAX_S => Err(Refusal::Persistent(timeout_s)),
         (_, Some(Netmask(prefix))) if prefix > bits => Err(Refusal::NetmaskTooLong { key, prefix, bits }),
         (_, mask) => Ok(Some(Persistence { timeout_s, prefix: mask.map_or(bits, |mask| mask.0) })),
     }

@@ -173,13 +173,9 @@ fn a_direct_servers_port_is_the_services_and_a_note_says_so() {
 #[test]
 fn editing_a_service_changes_only_what_is_named() {
     let mut desired = state_with(&[1]);
-    let edit = ServiceEdit {
-        service: key(254, 80),
-        scheduler: None,
-        persistent: Some(120),
-        netmask: Some(Netmask(24)),
-    };
-    make(&mut desired, &Change::ServiceEdit(edit.clone())).unwrap();
+    let nothing = ServiceEdit { service: key(254, 80), scheduler: None, persistent: None, netmask: None };
+    let edit = ServiceEdit { persistent: Some(120), netmask: Some(Netmask(24)), ..nothing.clone() };
+    make(&mut desired, &Change::ServiceEdit(edit)).unwrap();
     let only_time = ServiceEdit { persistent: Some(60), ..nothing.clone() };
     make(&mut desired, &Change::ServiceEdit(only_time)).unwrap();
     let held = desired.service(key(254, 80)).unwrap();
