@@ -11,5 +11,7 @@
 //! ([`config`]) is applied by the same path at start.
 
 pub mod address;
+pub mod client;
 pub mod config;
 pub mod desired;
+pub mod protocol;

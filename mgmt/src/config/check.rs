@@ -43,7 +43,7 @@ impl Problems {
         self.0.push(Problem { severity, path: path.into(), message: message.into(), mend: mend.into() });
     }
 
-    fn range<T: PartialOrd + Display>(&mut self, path: &str, value: T, low: T, high: T) {
+    fn range<T: PartialOrd + Display + Copy>(&mut self, path: &str, value: T, low: T, high: T) {
         if value < low || value > high {
             self.error(path, format!("{value} is not in the range {low} to {high}"), "");
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue, Deserializer};
+use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::finding::{Finding, Place, Severity};
 use super::{Config, help};
@@ -180,7 +180,7 @@ fn remove_in(value: &mut Spanned<DeValue<'_>>, offset: usize) -> Option<String> 
                     return Some(format!("[{index}]{inner}"));
                 }
                 if item.span().contains(&offset) {
-                    let all = std::mem::replace(items, DeArray::default());
+                    let all = std::mem::replace(items, std::iter::empty().collect());
                     let others = all.into_iter().enumerate().filter(|(other, _)| *other != index);
                     *items = others.map(|(_, item)| item).collect();
                     return Some(format!("[{index}]"));

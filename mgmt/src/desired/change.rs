@@ -44,7 +44,7 @@ pub struct ServiceAdd {
 }
 
 /// Parameters of `service.edit`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceEdit {
     /// Which service.
@@ -61,7 +61,7 @@ pub struct ServiceEdit {
 }
 
 /// Parameters of `service.delete`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceDelete {
     /// Which service.
@@ -69,7 +69,7 @@ pub struct ServiceDelete {
 }
 
 /// Parameters of `destination.add`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationAdd {
     /// Which service.
@@ -79,7 +79,7 @@ pub struct DestinationAdd {
 }
 
 /// Parameters of `destination.edit`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationEdit {
     /// Which service.
@@ -101,7 +101,7 @@ pub struct DestinationEdit {
 }
 
 /// Parameters of `destination.delete`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationDelete {
     /// Which service.

@@ -105,7 +105,7 @@ pub struct ServiceSpec {
 }
 
 /// A destination as written in `[[service.destination]]` and in `destination.add`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSpec {
     /// The real server; its port is ignored for direct routing.
@@ -232,7 +232,7 @@ impl Service {
             netmask: self
                 .persistence
                 .and_then(|persistence| (persistence.prefix != bits).then_some(Netmask(persistence.prefix))),
-            destination: self.destinations.iter().rev().map(Destination::to_spec).collect(),
+            destination: self.destinations.iter().rev().map(|destination| destination.to_spec()).collect(),
         }
     }
 }
@@ -285,7 +285,7 @@ impl Destination {
 
     /// The destination as an operator would write it.
     #[must_use]
-    pub fn to_spec(&self) -> DestinationSpec {
+    pub fn to_spec(self) -> DestinationSpec {
         DestinationSpec {
             address: Server { ip: self.server.ip, port: Some(self.server.port) },
             weight: self.weight,

@@ -174,9 +174,9 @@ fn a_direct_servers_port_is_the_services_and_a_note_says_so() {
 fn editing_a_service_changes_only_what_is_named() {
     let mut desired = state_with(&[1]);
     let nothing = ServiceEdit { service: key(254, 80), scheduler: None, persistent: None, netmask: None };
-    let edit = ServiceEdit { persistent: Some(120), netmask: Some(Netmask(24)), ..nothing.clone() };
+    let edit = ServiceEdit { persistent: Some(120), netmask: Some(Netmask(24)), ..nothing };
     make(&mut desired, &Change::ServiceEdit(edit)).unwrap();
-    let only_time = ServiceEdit { persistent: Some(60), ..nothing.clone() };
+    let only_time = ServiceEdit { persistent: Some(60), ..nothing };
     make(&mut desired, &Change::ServiceEdit(only_time)).unwrap();
     let held = desired.service(key(254, 80)).unwrap();
     assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, prefix: 24 }));
@@ -264,7 +264,7 @@ fn model_step(model: &mut Model, change: &Change) -> bool {
             let list = &mut model[place].3;
             let free = list.iter().all(|held| held.address.ip != add.destination.address.ip);
             if free {
-                list.insert(0, add.destination.clone());
+                list.insert(0, add.destination);
             }
             free
         }),
@@ -278,7 +278,7 @@ fn model_step(model: &mut Model, change: &Change) -> bool {
             let Some(held) = list.iter_mut().find(|held| held.address.ip == edit.address.ip) else {
                 return false;
             };
-            let mut next = held.clone();
+            let mut next = *held;
             next.weight = edit.weight.unwrap_or(next.weight);
             next.upper_threshold = edit.upper_threshold.unwrap_or(next.upper_threshold);
             next.lower_threshold = edit.lower_threshold.unwrap_or(next.lower_threshold);
