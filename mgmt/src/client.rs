@@ -150,7 +150,7 @@ impl Client {
         if let Some(error) = answer.error {
             return Err(error.into());
         }
-        if answer.id != Value::from(self.last_id) {
+        if answer.id != self.last_id {
             return Err(ClientError::Unexpected(format!(
                 "it answers request {}, not {}",
                 answer.id, self.last_id

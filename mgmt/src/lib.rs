@@ -13,5 +13,6 @@
 pub mod address;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod desired;
 pub mod protocol;

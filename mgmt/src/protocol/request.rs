@@ -192,6 +192,12 @@ struct Envelope {
 
 /// Reads one line, without its line feed. The id comes back in any case, `null` where it could not be read.
 pub fn parse(line: &[u8]) -> (Value, Result<Request, Fault>) {
+    // Serde would also take a struct's fields as a list, which JSON-RPC calls a batch.
+    if line.trim_ascii_start().starts_with(b"[") {
+        let fault =
+            Fault::new(FaultKind::InvalidRequest, "batches are not supported; send one object per line");
+        return (Value::Null, Err(fault));
+    }
     let envelope = match serde_json::from_slice::<Envelope>(line) {
         Ok(envelope) => envelope,
         Err(error) => return (Value::Null, Err(not_an_envelope(&error))),

@@ -56,8 +56,8 @@ fn every_fault_says_what_is_wrong_and_where() {
         ("", FaultKind::Parse, "EOF", Some(0)),
         ("{\"jsonrpc\":", FaultKind::Parse, "EOF", Some(11)),
         ("hello", FaultKind::Parse, "expected value", Some(1)),
-        ("[]", FaultKind::InvalidRequest, "invalid length 0", Some(2)),
-        ("[{}]", FaultKind::InvalidRequest, "invalid type", Some(1)),
+        ("[]", FaultKind::InvalidRequest, "batches", None),
+        (" [{}]", FaultKind::InvalidRequest, "batches", None),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"status","extra":1}"#,
             FaultKind::InvalidRequest,
