@@ -11,8 +11,10 @@
 //! ([`config`]) is applied by the same path at start.
 
 pub mod address;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
 pub mod desired;
+pub mod instance;
 pub mod protocol;

@@ -77,6 +77,13 @@ pub(super) fn check(config: &Config, ports_written: usize) -> Vec<Problem> {
     problems.0
 }
 
+/// Everything wrong with the services alone.
+pub(super) fn check_services(config: &Config) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    services(config, &mut problems);
+    problems.0
+}
+
 fn dpdk(config: &Config, problems: &mut Problems) {
     let dpdk = &config.dpdk;
     if dpdk.file_prefix.is_empty() || dpdk.file_prefix.contains('/') || dpdk.file_prefix.len() > 64 {

@@ -8,7 +8,8 @@ use config::{Environment, FileFormat};
 
 use super::finding::{Finding, Findings, Place, Severity};
 use super::source::Source;
-use super::{Config, check, help};
+use super::{Config, Limits, check, help};
+use crate::desired::ServiceSpec;
 
 /// A configuration file larger than this is not one of ours: 16,384 services with 65,536 destinations take 12 MiB.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -53,6 +54,24 @@ pub fn load(layers: &Layers) -> Result<Loaded, Findings> {
         reader.flag(flag);
     }
     reader.finish()
+}
+
+/// The services that a file describes, judged without the rest of a configuration, which the file may have or not.
+///
+/// # Errors
+///
+/// Everything wrong in the file's form and in its services.
+pub fn services_of(file: &Path) -> Result<Vec<ServiceSpec>, Findings> {
+    let mut reader = Reader::default();
+    reader.read(file);
+    let services: Vec<ServiceSpec> =
+        reader.sources.iter().flat_map(|source| source.config.service.iter().cloned()).collect();
+    // The director has its own limits, and says so when they are reached.
+    let limits = Limits { services: u32::MAX, destinations: u32::MAX, ..Limits::default() };
+    let config = Config { service: services, limits, ..Config::default() };
+    reader.judge(check::check_services(&config));
+    let findings = Findings(reader.findings);
+    if findings.errors() > 0 { Err(findings) } else { Ok(config.service) }
 }
 
 /// A value that is set outside the files, one at a time.
@@ -190,7 +209,14 @@ impl Reader {
             config.service.append(&mut source.config.service);
         }
         let ports_written = self.sources.iter().map(|source| source.ports_written).sum();
-        for problem in check::check(&config, ports_written) {
+        self.judge(check::check(&config, ports_written));
+        self.findings.sort_by_key(|finding| finding.severity);
+        let findings = Findings(self.findings);
+        if findings.errors() > 0 { Err(findings) } else { Ok(Loaded { config, warnings: findings }) }
+    }
+
+    fn judge(&mut self, problems: Vec<check::Problem>) {
+        for problem in problems {
             let place = self.place(&problem.path);
             let mend = if problem.mend.is_empty() {
                 help::key(&problem.path).map(|help| format!("write {help}")).unwrap_or_default()
@@ -199,9 +225,6 @@ impl Reader {
             };
             self.findings.push(Finding { severity: problem.severity, place, message: problem.message, mend });
         }
-        self.findings.sort_by_key(|finding| finding.severity);
-        let findings = Findings(self.findings);
-        if findings.errors() > 0 { Err(findings) } else { Ok(Loaded { config, warnings: findings }) }
     }
 
     /// Where the value at a path of the whole configuration was written: the last layer that sets it.

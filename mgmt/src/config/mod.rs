@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cpus::CpuList;
 pub use finding::{Finding, Findings, Place, Severity};
-pub use load::{Layers, Loaded, load};
+pub use load::{Layers, Loaded, load, services_of};
 
 use crate::address::{Mac, Prefix};
 use crate::desired::ServiceSpec;

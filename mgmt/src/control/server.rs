@@ -26,7 +26,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds and words of a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Said in the greeting.
     pub version: String,
@@ -47,7 +47,16 @@ pub struct Options {
     /// For a client to take an answer.
     pub write_timeout: Duration,
     /// Called first on every thread the server starts: puts it on its CPU.
-    pub on_thread: Option<fn()>,
+    pub on_thread: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("operators", &self.operators)
+            .field("clients", &self.clients)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -162,7 +171,7 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(&self) {
-        if let Some(on_thread) = self.options.on_thread {
+        if let Some(on_thread) = &self.options.on_thread {
             on_thread();
         }
         let mut next = 0;
@@ -199,7 +208,7 @@ impl Acceptor {
         let (shared, options, backend) =
             (Arc::clone(&self.shared), Arc::clone(&self.options), Arc::clone(&self.backend));
         let session = move || {
-            if let Some(on_thread) = options.on_thread {
+            if let Some(on_thread) = &options.on_thread {
                 on_thread();
             }
             serve(&stream, peer, &options, backend.as_ref());
