@@ -1,0 +1,291 @@
+//! What people see.
+
+use std::io::{self, Write};
+
+use super::table::{Table, bytes, duration, number};
+use crate::protocol::{
+    Changed, Configuration, ConnectionEntry, Count, DestinationState, EventPage, Latency, ServiceState,
+    Stats, Status,
+};
+
+pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let Status { version, pid, uptime_ms, revision, .. } = status;
+    writeln!(out, "uvsd {version}, pid {pid}, up {}, revision {revision}", duration(*uptime_ms))?;
+    writeln!(
+        out,
+        "{} services, {} destinations, {} connections",
+        number(status.services),
+        number(status.destinations),
+        number(status.connections)
+    )?;
+    let cpus: Vec<String> = status.housekeeping_cpus.iter().map(u16::to_string).collect();
+    writeln!(out, "steering {}, housekeeping on CPU {}\n", status.steering, cpus.join(","))?;
+    let mut workers = Table::new(&["worker", ">cpu", "idle", ">load", ">connections", ">last turn"]);
+    for worker in &status.workers {
+        workers.row(vec![
+            worker.worker.to_string(),
+            worker.cpu.to_string(),
+            worker.idle.clone(),
+            format!("{:.0} %", worker.load_percent),
+            number(worker.connections),
+            format!("{} ms ago", worker.age_ms),
+        ]);
+    }
+    workers.write(out, 0)?;
+    writeln!(out)?;
+    let mut ports = Table::new(&["port", "name", "driver", "mac", ">mtu", "link", "device"]);
+    for port in &status.ports {
+        ports.row(vec![
+            port.port.to_string(),
+            port.name.clone(),
+            port.driver.clone(),
+            port.mac.to_string(),
+            port.mtu.to_string(),
+            port.link.clone(),
+            port.device.clone(),
+        ]);
+    }
+    ports.write(out, 0)?;
+    writeln!(out)?;
+    let mut memory = Table::new(&["bounded", ">capacity", ">used", ">memory"]);
+    for item in &status.memory {
+        memory.row(vec![
+            item.what.clone(),
+            number(item.capacity),
+            item.used.map_or_else(|| "-".to_owned(), number),
+            bytes(item.bytes),
+        ]);
+    }
+    memory.write(out, 0)?;
+    if !status.warnings.is_empty() {
+        writeln!(out)?;
+    }
+    status.warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))
+}
+
+fn counts(out: &mut dyn Write, title: &str, counts: &[Count], all: bool) -> io::Result<()> {
+    let mut table = Table::new(&["  ", ">", ""]);
+    for count in counts.iter().filter(|count| all || count.value > 0) {
+        table.row(vec![count.name.clone(), number(count.value), count.meaning.clone()]);
+    }
+    if table.is_empty() {
+        return writeln!(out, "{title}: none");
+    }
+    writeln!(out, "{title}:")?;
+    table.write_rows(out, 2)
+}
+
+fn latency(name: &str, latency: &Latency) -> Vec<String> {
+    let Latency { count, p50_us, p99_us, max_us } = latency;
+    [name.to_owned()].into_iter().chain([*count, *p50_us, *p99_us, *max_us].map(number)).collect()
+}
+
+pub(super) fn stats(out: &mut dyn Write, stats: &Stats, all: bool) -> io::Result<()> {
+    counts(out, "counters", &stats.counters, all)?;
+    writeln!(out)?;
+    counts(out, "dropped", &stats.drops, all)?;
+    writeln!(out, "\nconservation: {} packets unaccounted for (0 at rest)", stats.imbalance)?;
+    if !stats.destinations.is_empty() {
+        writeln!(out)?;
+        let mut table = Table::new(&[
+            "service",
+            "destination",
+            ">conns",
+            ">in packets",
+            ">in bytes",
+            ">out packets",
+            ">out bytes",
+        ]);
+        for line in &stats.destinations {
+            let held = &line.destination;
+            table.row(vec![
+                line.service.to_string(),
+                held.address.to_string(),
+                number(held.connections),
+                number(held.in_packets),
+                number(held.in_bytes),
+                number(held.out_packets),
+                number(held.out_bytes),
+            ]);
+        }
+        table.write(out, 0)?;
+    }
+    writeln!(out)?;
+    let mut times = Table::new(&["time", ">count", ">p50 µs", ">p99 µs", ">max µs"]);
+    times.row(latency("apply", &stats.apply));
+    times.row(latency("grace period", &stats.grace_period));
+    times.write(out, 0)
+}
+
+const DESTINATION: [&str; 8] =
+    ["destination", "method", ">weight", ">active", ">inactive", ">persistent", "thresholds", "next hop"];
+
+fn destination_row(held: &DestinationState) -> Vec<String> {
+    let thresholds = match (held.upper_threshold, held.lower_threshold) {
+        (0, _) => "-".to_owned(),
+        (upper, 0) => format!("{upper}/{}", upper - upper / 4),
+        (upper, lower) => format!("{upper}/{lower}"),
+    };
+    vec![
+        held.address.to_string(),
+        held.method.to_string(),
+        held.weight.to_string(),
+        number(held.active),
+        number(held.inactive),
+        number(held.persistent),
+        thresholds,
+        held.next_hop.clone(),
+    ]
+}
+
+pub(super) fn destinations(out: &mut dyn Write, list: &[DestinationState]) -> io::Result<()> {
+    if list.is_empty() {
+        return writeln!(out, "no destinations; add one with `uvsctl destination add`");
+    }
+    let mut table = Table::new(&DESTINATION);
+    list.iter().for_each(|held| table.row(destination_row(held)));
+    table.write(out, 0)
+}
+
+pub(super) fn services(out: &mut dyn Write, list: &[ServiceState]) -> io::Result<()> {
+    if list.is_empty() {
+        return writeln!(out, "no services; add one with `uvsctl service add`");
+    }
+    for service in list {
+        write!(out, "{} scheduler {}", service.key(), service.scheduler.name())?;
+        if service.persistent != 0 {
+            write!(out, " persistent {} s", service.persistent)?;
+        }
+        if let Some(netmask) = service.netmask {
+            write!(out, " netmask /{netmask}")?;
+        }
+        writeln!(out)?;
+        let mut table = Table::new(&DESTINATION);
+        service.destinations.iter().for_each(|held| table.row(destination_row(held)));
+        if table.is_empty() {
+            writeln!(out, "  no destinations")?;
+        } else {
+            table.write(out, 2)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn connections(out: &mut dyn Write, list: &[ConnectionEntry], heading: bool) -> io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    // Fixed widths, so that all pages align without knowing the later ones.
+    if heading {
+        writeln!(
+            out,
+            "{:5} {:>8}  {:12} {:22} {:22} {:22} {:>10} worker",
+            "proto", "expires", "state", "client", "virtual", "destination", "packets"
+        )?;
+    }
+    list.iter().try_for_each(|entry| {
+        let seconds = entry.expires_ms / 1_000;
+        writeln!(
+            out,
+            "{:5} {:>8}  {:12} {:22} {:22} {:22} {:>10} {}",
+            entry.protocol,
+            format!("{:02}:{:02}", seconds / 60, seconds % 60),
+            if entry.template { "TEMPLATE" } else { &entry.state },
+            entry.client.to_string(),
+            entry.virtual_address.to_string(),
+            entry.destination.to_string(),
+            number(entry.packets),
+            entry.worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string()),
+        )
+    })
+}
+
+pub(super) fn changed(out: &mut dyn Write, changed: &Changed) -> io::Result<()> {
+    changed.changes.iter().try_for_each(|change| writeln!(out, "{change}"))?;
+    changed.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))?;
+    match (changed.changed, changed.dry_run) {
+        (false, _) => write!(out, "nothing to change, revision {}", changed.revision)?,
+        (true, true) => write!(out, "dry run: nothing was changed, revision {}", changed.revision)?,
+        (true, false) => write!(out, "revision {}", changed.revision)?,
+    }
+    match changed.waited_us {
+        Some(waited) => writeln!(out, ", used by all workers after {} µs", number(waited)),
+        None => writeln!(out),
+    }
+}
+
+pub(super) fn configuration(out: &mut dyn Write, configuration: &Configuration) -> io::Result<()> {
+    writeln!(out, "# revision {}", configuration.revision)?;
+    for service in &configuration.services {
+        writeln!(out, "\n[[service]]")?;
+        writeln!(out, "protocol = \"{}\"\naddress = \"{}\"", service.protocol, service.address)?;
+        writeln!(out, "scheduler = \"{}\"", service.scheduler.name())?;
+        if service.persistent != 0 {
+            writeln!(out, "persistent = {}", service.persistent)?;
+        }
+        if let Some(netmask) = service.netmask {
+            writeln!(out, "netmask = {netmask}")?;
+        }
+        for destination in &service.destination {
+            writeln!(out, "  [[service.destination]]")?;
+            writeln!(out, "  address = \"{}\"\n  weight = {}", destination.address, destination.weight)?;
+            writeln!(out, "  method = \"{}\"", destination.method)?;
+            if destination.upper_threshold != 0 {
+                writeln!(out, "  upper_threshold = {}", destination.upper_threshold)?;
+            }
+            if destination.lower_threshold != 0 {
+                writeln!(out, "  lower_threshold = {}", destination.lower_threshold)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn events(out: &mut dyn Write, page: &EventPage) -> io::Result<()> {
+    if page.lost > 0 {
+        writeln!(out, "{} older events are forgotten", page.lost)?;
+    }
+    let mut table = Table::new(&[">event", "time (UTC)", "kind", ">revision", "what"]);
+    for event in &page.events {
+        table.row(vec![
+            event.sequence.to_string(),
+            utc(event.time_ms),
+            event.kind.clone(),
+            event.revision.to_string(),
+            event.text.clone(),
+        ]);
+    }
+    if table.is_empty() { writeln!(out, "no events") } else { table.write(out, 0) }
+}
+
+/// `2026-11-25 12:45:00.123`, by Howard Hinnant's days-from-civil turned round (public domain algorithm).
+fn utc(milliseconds: u64) -> String {
+    let (days, of_day) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{:02}.{:03}",
+        of_day / 1_000 % 60,
+        of_day % 1_000
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn dates_are_the_calendars() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00.000");
+        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00.000");
+        assert_eq!(utc(1_795_610_700_123), "2026-11-25 12:45:00.123");
+    }
+}

@@ -1,0 +1,143 @@
+//! Command lines: what they mean, and which are refused before anybody is asked.
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+use crate::protocol::{Latency, Status, WorkerStatus};
+
+fn change(line: &str) -> Change {
+    let arguments =
+        Arguments::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+    match arguments.command {
+        Command::Service { command } => command.change().unwrap().unwrap().0,
+        Command::Destination { command } => command.change().unwrap().0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn long_and_short_options_mean_the_same() {
+    let pairs = [
+        (
+            "uvsctl service add --tcp 192.168.132.254:80 --scheduler rr --persistent 120 --netmask 255.255.255.0",
+            "uvsctl service add -t 192.168.132.254:80 -s rr -p 120 -M 24",
+            "+ service tcp 192.168.132.254:80 scheduler rr persistent 120 s netmask /24",
+        ),
+        (
+            "uvsctl destination add --tcp 192.168.132.254:80 --server 192.168.132.64:80 --direct",
+            "uvsctl destination add -t 192.168.132.254:80 -r 192.168.132.64:80 -g",
+            "+ tcp 192.168.132.254:80 -> 192.168.132.64:80 direct weight 1",
+        ),
+        (
+            "uvsctl destination edit --udp [fd00::1]:53 --server fd00::64 --weight 0 --upper-threshold 9",
+            "uvsctl destination edit -u [fd00::1]:53 -r fd00::64 -w 0 -x 9",
+            "~ udp [fd00::1]:53 -> fd00::64 weight 0 upper threshold 9",
+        ),
+        (
+            "uvsctl service delete --udp 1.2.3.4:53",
+            "uvsctl service delete -u 1.2.3.4:53 --wait",
+            "- service udp 1.2.3.4:53",
+        ),
+    ];
+    for (long, short, meaning) in pairs {
+        assert_eq!(change(long), change(short));
+        assert_eq!(change(long).to_string(), meaning);
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_refused_with_the_mend() {
+    for (line, part) in [
+        ("uvsctl", "Usage"),
+        ("uvsctl service add --scheduler rr", "--tcp"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --udp 1.2.3.4:80", "cannot be used with"),
+        ("uvsctl service add --tcp 1.2.3.4", "write 1.2.3.4:80"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mh", "this director has rr, wrr, lc, wlc"),
+        ("uvsctl destination add --tcp 1.2.3.4:80 --direct", "--server"),
+        ("uvsctl destination add --tcp 1.2.3.4:80 --server 1.2.3.5 --weight=-1", "-1"),
+        ("uvsctl connection list --service sctp/1.2.3.4:80", "write tcp/ADDR:PORT or udp/ADDR:PORT"),
+        ("uvsctl statsu", "stats"),
+    ] {
+        let error = Arguments::try_parse_from(line.split_whitespace()).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(part), "{line}: {error}");
+    }
+    for line in ["uvsctl service edit -t 1.2.3.4:80", "uvsctl destination edit -t 1.2.3.4:80 -r 1.2.3.5"] {
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let failure = run(&arguments, &mut Vec::new()).unwrap_err();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains("nothing to change"), "{failure}");
+    }
+}
+
+#[test]
+fn a_missing_director_is_exit_code_3() {
+    let line = ["uvsctl", "--socket", "/nonexistent/control.sock", "status"];
+    let failure = run(&Arguments::try_parse_from(line).unwrap(), &mut Vec::new()).unwrap_err();
+    assert_eq!(failure.exit_code(), 3);
+    assert!(failure.to_string().contains("is uvsd running?"), "{failure}");
+}
+
+#[test]
+fn status_and_stats_are_readable() {
+    let status = Status {
+        version: "0.1.0".into(),
+        pid: 7,
+        uptime_ms: 61_000,
+        revision: 3,
+        services: 1,
+        destinations: 2,
+        connections: 1_234,
+        steering: "client".into(),
+        workers: vec![WorkerStatus {
+            worker: 0,
+            cpu: 1,
+            idle: "sleep".into(),
+            load_percent: 12.4,
+            connections: 1_234,
+            age_ms: 0,
+        }],
+        ports: Vec::new(),
+        housekeeping_cpus: vec![0],
+        memory: Vec::new(),
+        warnings: vec!["w".into()],
+    };
+    let mut out = Vec::new();
+    show::status(&mut out, &status).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for part in [
+        "uvsd 0.1.0, pid 7, up 1m 1s, revision 3",
+        "1,234 connections",
+        "0         1  sleep  12 %",
+        "warning: w",
+    ] {
+        assert!(text.contains(part), "{part}\nnot in\n{text}");
+    }
+    let count = |name: &str, value| crate::protocol::Count {
+        name: name.into(),
+        value,
+        meaning: format!("Means {name}."),
+    };
+    let stats = crate::protocol::Stats {
+        counters: vec![count("received", 1_000), count("zero", 0)],
+        drops: vec![count("no_route", 0)],
+        imbalance: 0,
+        destinations: Vec::new(),
+        apply: Latency { count: 1, p50_us: 2, p99_us: 3, max_us: 1_004 },
+        grace_period: Latency::default(),
+    };
+    let mut out = Vec::new();
+    show::stats(&mut out, &stats, false).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for part in
+        ["received  1,000  Means received.", "dropped: none", "apply             1       2       3   1,004"]
+    {
+        assert!(text.contains(part), "{part}\nnot in\n{text}");
+    }
+    assert!(!text.contains("zero"), "{text}");
+}

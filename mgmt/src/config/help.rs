@@ -1,0 +1,132 @@
+//! What to write instead, key by key.
+
+/// Every key with what it takes. Lists are written without their index.
+const KEYS: &[(&str, &str)] = &[
+    ("dpdk.file_prefix", "a name without slashes, such as \"uvs\""),
+    ("dpdk.memory_mib", "MiB of memory for DPDK, such as 512"),
+    ("dpdk.hugepages", "\"auto\", \"required\" or \"never\""),
+    ("dpdk.extra_args", "a list of EAL arguments, such as [\"--log-level=pmd:info\"]"),
+    ("port.name", "the twin's interface name of at most 15 characters, such as \"eth0\""),
+    (
+        "port.device",
+        "a PCI address such as \"0000:3b:00.0\", or a vdev such as \"net_af_packet0,iface=nic0\"",
+    ),
+    ("port.kernel_interface", "the NIC's own interface name, such as \"nic0\""),
+    ("port.twin", "true or false"),
+    ("port.rx_descriptors", "64 to 32768, such as 1024"),
+    ("port.tx_descriptors", "64 to 32768, such as 1024"),
+    ("port.mtu", "576 to 9600, such as 1500"),
+    ("port.addresses", "a list such as [\"192.168.132.30/24\"]"),
+    ("port.virtual_addresses", "a list such as [\"192.168.132.254/32\"]"),
+    ("port.routes", "a list such as [ { to = \"0.0.0.0/0\", via = \"192.168.132.1\" } ]"),
+    ("port.neighbours", "a list such as [ { address = \"192.168.132.64\", mac = \"02:00:00:00:84:64\" } ]"),
+    ("port", "[[port]] with at least name = \"eth0\" and device = \"0000:3b:00.0\""),
+    ("workers.count", "1 to 64, such as 2"),
+    ("workers.cpus", "a CPU for each worker, such as [2, 3] or \"2-3\""),
+    ("workers.idle", "\"poll\", \"yield\" or \"sleep\""),
+    ("workers.steering", "\"auto\", \"client\" or \"flow\""),
+    ("workers.housekeeping_cpus", "CPUs for all other threads, such as [0]"),
+    ("limits.connections", "IPv4 connections, such as 262144"),
+    ("limits.connections_ipv6", "IPv6 connections, such as 65536"),
+    ("limits.templates", "persistence templates, such as 65536"),
+    ("limits.services", "virtual services, such as 16384"),
+    ("limits.destinations", "destinations of all services, such as 65536"),
+    ("limits.fragments", "fragmented packets of each worker, such as 4096"),
+    ("limits.parked", "parked packets of each worker, such as 64"),
+    ("limits.clients", "clients of the control socket, such as 16"),
+    ("control.directory", "an absolute path, such as \"/run/uvs\""),
+    ("control.group", "a group's name, such as \"root\""),
+    ("timeouts.tcp", "seconds, such as 900"),
+    ("timeouts.tcp_fin", "seconds, such as 120"),
+    ("timeouts.udp", "seconds, such as 300"),
+    ("settings.sloppy_tcp", "true or false"),
+    ("settings.expire_nodest_conn", "true or false"),
+    ("settings.expire_quiescent_template", "true or false"),
+    ("settings.conn_reuse_mode", "0 to 3, 1 as in the kernel"),
+    ("service.protocol", "\"tcp\" or \"udp\""),
+    ("service.address", "an address and port, such as \"192.168.132.254:80\" or \"[fd00::1]:80\""),
+    ("service.scheduler", "\"rr\", \"wrr\", \"lc\" or \"wlc\""),
+    ("service.persistent", "seconds a client stays on its server, such as 120; 0: no persistence"),
+    ("service.netmask", "\"255.255.255.0\" or a prefix length such as 24"),
+    ("service.destination.address", "the real server, such as \"192.168.132.64:80\""),
+    ("service.destination.weight", "0 to 2147483647; 0 takes no new connections"),
+    ("service.destination.method", "\"direct\""),
+    ("service.destination.upper_threshold", "connections at which no more are taken; 0: no limit"),
+    ("service.destination.lower_threshold", "connections below which more are taken again"),
+    ("service.destination", "[[service.destination]] with at least address = \"192.168.132.64:80\""),
+    ("service", "[[service]] with at least protocol = \"tcp\" and address = \"192.168.132.254:80\""),
+];
+
+/// A path without the indices of its lists: `service[3].destination[0].weight` is `service.destination.weight`.
+fn without_indices(path: &str) -> String {
+    let mut inside = false;
+    path.chars()
+        .filter(|c| {
+            inside = (inside || *c == '[') && *c != ']';
+            !inside && *c != ']'
+        })
+        .collect()
+}
+
+/// What a key takes.
+pub(super) fn key(path: &str) -> Option<&'static str> {
+    let wanted = without_indices(path);
+    KEYS.iter().find(|(known, _)| *known == wanted).map(|(_, help)| *help)
+}
+
+/// What to do about a syntax or type error at `path`.
+pub(super) fn mend(path: &str, message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let mut names = rest.split('`').skip(1).step_by(2);
+        let unknown = names.next().unwrap_or_default();
+        return match names.min_by_key(|known| distance(known, unknown)) {
+            Some(near) if distance(near, unknown) <= 1 + near.len() / 3 => format!("did you mean `{near}`?"),
+            _ => "remove it".to_owned(),
+        };
+    }
+    key(path).map(|help| format!("write {help}")).unwrap_or_default()
+}
+
+/// Levenshtein's distance.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut diagonal = i;
+        let mut last = i + 1;
+        for (cell, r) in row.iter_mut().skip(1).zip(right.chars()) {
+            let next = (diagonal + usize::from(l != r)).min(last + 1).min(*cell + 1);
+            diagonal = *cell;
+            *cell = next;
+            last = next;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_is_levenshteins() {
+        for (left, right, steps) in
+            [("", "", 0), ("cuont", "count", 2), ("kitten", "sitting", 3), ("a", "", 1), ("", "ab", 2)]
+        {
+            assert_eq!(distance(left, right), steps, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_configuration_has_its_help() {
+        let config = toml::Table::try_from(super::super::Config::default()).unwrap();
+        for (section, keys) in &config {
+            for name in keys.as_table().into_iter().flat_map(toml::Table::keys) {
+                assert!(key(&format!("{section}.{name}")).is_some(), "{section}.{name}");
+            }
+        }
+        assert!(key("service[3].destination[10].weight").is_some());
+    }
+}

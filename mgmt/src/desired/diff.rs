@@ -1,0 +1,76 @@
+//! The small changes that lead from one service to another.
+
+use super::{
+    Change, Destination, DestinationAdd, DestinationDelete, DestinationEdit, Service, ServiceAdd,
+    ServiceDelete, ServiceEdit,
+};
+use crate::address::{Netmask, Server};
+
+fn named(destination: &Destination) -> Server {
+    Server { ip: destination.server.ip, port: Some(destination.server.port) }
+}
+
+/// Changes that make `before` into `after`, in the order to make them.
+pub(super) fn service_changes(before: Option<&Service>, after: Option<&Service>) -> Vec<Change> {
+    match (before, after) {
+        (None, None) => Vec::new(),
+        (Some(before), None) => vec![Change::ServiceDelete(ServiceDelete { service: before.key })],
+        (None, Some(after)) => vec![Change::ServiceAdd(ServiceAdd { service: after.to_spec() })],
+        (Some(before), Some(after)) => {
+            let mut changes: Vec<Change> = service_edit(before, after).into_iter().collect();
+            changes.extend(destination_changes(before, after));
+            changes
+        }
+    }
+}
+
+fn service_edit(before: &Service, after: &Service) -> Option<Change> {
+    if before.scheduler == after.scheduler && before.persistence == after.persistence {
+        return None;
+    }
+    let timeout = |service: &Service| service.persistence.map_or(0, |held| held.timeout_s);
+    let prefix = |service: &Service| service.persistence.map(|held| held.prefix);
+    Some(Change::ServiceEdit(ServiceEdit {
+        service: after.key,
+        scheduler: (before.scheduler != after.scheduler).then_some(after.scheduler),
+        persistent: (timeout(before) != timeout(after)).then(|| timeout(after)),
+        netmask: prefix(after).filter(|_| prefix(before) != prefix(after)).map(Netmask),
+    }))
+}
+
+/// An addition goes to the head of the list, so what stays is the longest tail of the wanted list that is in the same
+/// order now; the rest is deleted where it is there, and added in order.
+fn destination_changes(before: &Service, after: &Service) -> Vec<Change> {
+    let service = after.key;
+    let mut kept = Vec::new();
+    let mut held = before.destinations.iter().rev();
+    let mut wanted = after.destinations.iter().rev().peekable();
+    while let Some(next) = wanted.peek() {
+        let Some(found) = held.find(|destination| destination.server == next.server) else { break };
+        kept.push((*found, **next));
+        wanted.next();
+    }
+    let gone = before
+        .destinations
+        .iter()
+        .filter(|destination| !kept.iter().any(|(held, _)| held.server == destination.server));
+    let mut changes: Vec<Change> = gone
+        .map(|destination| {
+            Change::DestinationDelete(DestinationDelete { service, address: named(destination) })
+        })
+        .collect();
+    changes.extend(kept.iter().filter(|(held, next)| held != next).map(|(held, next)| {
+        Change::DestinationEdit(DestinationEdit {
+            service,
+            address: named(next),
+            weight: (held.weight != next.weight).then_some(next.weight),
+            method: (held.method != next.method).then_some(next.method),
+            upper_threshold: (held.upper_threshold != next.upper_threshold).then_some(next.upper_threshold),
+            lower_threshold: (held.lower_threshold != next.lower_threshold).then_some(next.lower_threshold),
+        })
+    }));
+    changes.extend(wanted.map(|destination| {
+        Change::DestinationAdd(DestinationAdd { service, destination: destination.to_spec() })
+    }));
+    changes
+}

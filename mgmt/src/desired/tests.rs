@@ -1,0 +1,350 @@
+//! The desired state against a model that only knows lists, and the refusals one by one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::address::{Endpoint, Netmask, Protocol, Server};
+
+const BOUNDS: Bounds = Bounds { services: 8, destinations: 24 };
+
+fn key(last: u8, port: u16) -> ServiceKey {
+    ServiceKey { protocol: Protocol::Tcp, address: Endpoint { ip: [192, 168, 132, last].into(), port } }
+}
+
+fn service(last: u8) -> ServiceSpec {
+    let key = key(last, 80);
+    ServiceSpec {
+        protocol: key.protocol,
+        address: key.address,
+        scheduler: Scheduler::Rr,
+        persistent: 0,
+        netmask: None,
+        destination: Vec::new(),
+    }
+}
+
+fn destination(last: u8) -> DestinationSpec {
+    DestinationSpec {
+        address: Server { ip: [10, 0, 0, last].into(), port: None },
+        weight: 1,
+        method: Method::Direct,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn make(desired: &mut Desired, change: &Change) -> Result<Plan, Refusal> {
+    let plan = desired.prepare(change)?;
+    if !plan.dry_run {
+        desired.commit(&plan);
+    }
+    Ok(plan)
+}
+
+fn add_service(spec: ServiceSpec) -> Change {
+    Change::ServiceAdd(ServiceAdd { service: spec })
+}
+
+fn add_destination(to: u8, last: u8) -> Change {
+    Change::DestinationAdd(DestinationAdd { service: key(to, 80), destination: destination(last) })
+}
+
+fn edit_destination(to: u8, last: u8) -> DestinationEdit {
+    DestinationEdit {
+        service: key(to, 80),
+        address: destination(last).address,
+        weight: None,
+        method: None,
+        upper_threshold: None,
+        lower_threshold: None,
+    }
+}
+
+fn delete_destination(to: u8, last: u8) -> Change {
+    Change::DestinationDelete(DestinationDelete { service: key(to, 80), address: destination(last).address })
+}
+
+fn listed(desired: &Desired, last: u8) -> Vec<u8> {
+    let held = &desired.service(key(last, 80)).unwrap().destinations;
+    held.iter()
+        .map(|destination| match destination.server.ip {
+            std::net::IpAddr::V4(ip) => ip.octets()[3],
+            std::net::IpAddr::V6(_) => 0,
+        })
+        .collect()
+}
+
+fn state_with(destinations: &[u8]) -> Desired {
+    let mut desired = Desired::new(BOUNDS);
+    make(&mut desired, &add_service(service(254))).unwrap();
+    for last in destinations {
+        make(&mut desired, &add_destination(254, *last)).unwrap();
+    }
+    desired
+}
+
+#[test]
+fn the_newest_destination_is_first_an_edit_does_not_move_it_and_a_return_goes_to_the_head() {
+    let mut desired = state_with(&[1, 2, 3]);
+    assert_eq!(listed(&desired, 254), [3, 2, 1]);
+    make(
+        &mut desired,
+        &Change::DestinationEdit(DestinationEdit { weight: Some(7), ..edit_destination(254, 1) }),
+    )
+    .unwrap();
+    assert_eq!(listed(&desired, 254), [3, 2, 1]);
+    make(&mut desired, &delete_destination(254, 1)).unwrap();
+    make(&mut desired, &add_destination(254, 1)).unwrap();
+    assert_eq!(listed(&desired, 254), [1, 3, 2]);
+}
+
+#[test]
+fn refusals_carry_the_kernels_names_and_change_nothing() {
+    let mut desired = state_with(&[1]);
+    let ours = key(254, 80);
+    let v6 = DestinationSpec { address: "fd00::64".parse().unwrap(), ..destination(1) };
+    let cases: Vec<(Change, &str)> = vec![
+        (add_service(service(254)), "EEXIST"),
+        (add_destination(254, 1), "EEXIST"),
+        (add_destination(253, 1), "ESRCH"),
+        (Change::ServiceDelete(ServiceDelete { service: key(254, 81) }), "ESRCH"),
+        (delete_destination(254, 9), "ENOENT"),
+        (Change::DestinationEdit(edit_destination(254, 9)), "ENOENT"),
+        (
+            Change::DestinationEdit(DestinationEdit {
+                upper_threshold: Some(3),
+                lower_threshold: Some(4),
+                ..edit_destination(254, 1)
+            }),
+            "ERANGE",
+        ),
+        (
+            Change::DestinationEdit(DestinationEdit {
+                weight: Some(WEIGHT_MAX + 1),
+                ..edit_destination(254, 1)
+            }),
+            "ERANGE",
+        ),
+        (Change::DestinationAdd(DestinationAdd { service: ours, destination: v6 }), "EINVAL"),
+        (add_service(ServiceSpec { address: "192.168.132.1:0".parse().unwrap(), ..service(1) }), "EINVAL"),
+        (add_service(ServiceSpec { netmask: Some(Netmask(24)), ..service(1) }), "EINVAL"),
+        (add_service(ServiceSpec { netmask: Some(Netmask(64)), persistent: 1, ..service(1) }), "EINVAL"),
+        (add_service(ServiceSpec { address: "224.0.0.1:80".parse().unwrap(), ..service(1) }), "EINVAL"),
+        (Change::Apply(Apply { expected_revision: Some(9), ..Apply::default() }), "ESTALE"),
+        (Change::Apply(Apply { services: vec![service(1), service(1)], ..Apply::default() }), "EEXIST"),
+    ];
+    let before = (desired.revision(), desired.to_specs());
+    for (change, errno) in cases {
+        let refusal = make(&mut desired, &change).unwrap_err();
+        assert_eq!(refusal.code().1, errno, "{change}: {refusal}");
+        assert!(refusal.to_string().len() > 20, "{refusal}");
+        assert_eq!((desired.revision(), desired.to_specs()), before);
+    }
+}
+
+#[test]
+fn a_full_director_refuses_more_and_says_which_limit() {
+    let mut desired = Desired::new(BOUNDS);
+    for last in 0..8 {
+        make(&mut desired, &add_service(service(last + 1))).unwrap();
+    }
+    let refusal = make(&mut desired, &add_service(service(99))).unwrap_err();
+    assert_eq!(refusal, Refusal::ServicesFull { wanted: 9, limit: 8 });
+    for last in 0..24 {
+        make(&mut desired, &add_destination(1, last + 1)).unwrap();
+    }
+    let refusal = make(&mut desired, &add_destination(1, 200)).unwrap_err();
+    assert_eq!(refusal, Refusal::DestinationsFull { wanted: 25, limit: 24 });
+    make(&mut desired, &Change::ServiceDelete(ServiceDelete { service: key(1, 80) })).unwrap();
+    assert_eq!(desired.counts(), (7, 0));
+}
+
+#[test]
+fn a_direct_servers_port_is_the_services_and_a_note_says_so() {
+    let mut desired = state_with(&[]);
+    let wrong_port = DestinationSpec { address: "10.0.0.1:8080".parse().unwrap(), ..destination(1) };
+    let add = Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination: wrong_port });
+    let plan = make(&mut desired, &add).unwrap();
+    assert!(plan.notes[0].contains("port 8080 is ignored"), "{:?}", plan.notes);
+    assert_eq!(desired.service(key(254, 80)).unwrap().destinations[0].server, "10.0.0.1:80".parse().unwrap());
+    assert!(matches!(make(&mut desired, &add), Err(Refusal::DestinationExists { .. })));
+}
+
+#[test]
+fn editing_a_service_changes_only_what_is_named() {
+    let mut desired = state_with(&[1]);
+    let nothing = ServiceEdit { service: key(254, 80), scheduler: None, persistent: None, netmask: None };
+    let edit = ServiceEdit { persistent: Some(120), netmask: Some(Netmask(24)), ..nothing };
+    make(&mut desired, &Change::ServiceEdit(edit)).unwrap();
+    let only_time = ServiceEdit { persistent: Some(60), ..nothing };
+    make(&mut desired, &Change::ServiceEdit(only_time)).unwrap();
+    let held = desired.service(key(254, 80)).unwrap();
+    assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, prefix: 24 }));
+    assert_eq!(held.scheduler, Scheduler::Rr);
+    let none = ServiceEdit { persistent: Some(0), ..nothing };
+    make(&mut desired, &Change::ServiceEdit(none)).unwrap();
+    assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
+}
+
+#[test]
+fn applying_the_same_set_twice_makes_no_new_revision_and_a_dry_run_makes_none() {
+    let mut desired = state_with(&[1, 2]);
+    let target = Apply { services: vec![service(5)], ..Apply::default() };
+    let before = desired.revision();
+    let plan = make(&mut desired, &Change::Apply(Apply { dry_run: true, ..target.clone() })).unwrap();
+    assert_eq!(plan.changes.len(), 2);
+    assert_eq!(desired.revision(), before);
+    make(&mut desired, &Change::Apply(target.clone())).unwrap();
+    assert_eq!(desired.revision(), before + 1);
+    let again = make(&mut desired, &Change::Apply(target)).unwrap();
+    assert!(again.is_empty());
+    assert_eq!(desired.revision(), before + 1);
+}
+
+#[test]
+fn untouched_services_are_shared_not_copied() {
+    let mut desired = state_with(&[1]);
+    make(&mut desired, &add_service(service(1))).unwrap();
+    let untouched = std::sync::Arc::clone(desired.service(key(1, 80)).unwrap());
+    let target = Apply { services: vec![service(1), service(2)], ..Apply::default() };
+    make(&mut desired, &Change::Apply(target)).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&untouched, desired.service(key(1, 80)).unwrap()));
+}
+
+/// A change to one of four services with one of six servers; many are refused, which is the point.
+fn any_change() -> impl Strategy<Value = Change> {
+    let weight = 0_u32..4;
+    prop_oneof![
+        (1_u8..5).prop_map(|s| add_service(service(s))),
+        (1_u8..5).prop_map(|s| Change::ServiceDelete(ServiceDelete { service: key(s, 80) })),
+        ((1_u8..5), 0_usize..4, prop::option::of(0_u32..3)).prop_map(|(s, scheduler, persistent)| {
+            Change::ServiceEdit(ServiceEdit {
+                service: key(s, 80),
+                scheduler: Some(Scheduler::ALL[scheduler]),
+                persistent,
+                netmask: None,
+            })
+        }),
+        ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| add_destination(s, d)),
+        ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| add_destination(s, d)),
+        ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| delete_destination(s, d)),
+        ((1_u8..5), (1_u8..7), weight, prop::option::of(0_u32..3), prop::option::of(0_u32..3)).prop_map(
+            |(s, d, weight, upper_threshold, lower_threshold)| {
+                Change::DestinationEdit(DestinationEdit {
+                    weight: Some(weight),
+                    upper_threshold,
+                    lower_threshold,
+                    ..edit_destination(s, d)
+                })
+            }
+        ),
+    ]
+}
+
+/// (service, scheduler, persistent, destinations newest first), the least that can be right.
+type Model = Vec<(ServiceKey, Scheduler, u32, Vec<DestinationSpec>)>;
+
+fn model_step(model: &mut Model, change: &Change) -> bool {
+    let at = |model: &Model, wanted: ServiceKey| model.iter().position(|entry| entry.0 == wanted);
+    match change {
+        Change::ServiceAdd(add) => {
+            let free = at(model, add.service.key()).is_none();
+            if free {
+                model.push((add.service.key(), add.service.scheduler, add.service.persistent, Vec::new()));
+            }
+            free
+        }
+        Change::ServiceDelete(delete) => at(model, delete.service).map(|place| model.remove(place)).is_some(),
+        Change::ServiceEdit(edit) => at(model, edit.service).is_some_and(|place| {
+            model[place].1 = edit.scheduler.unwrap_or(model[place].1);
+            model[place].2 = edit.persistent.unwrap_or(model[place].2);
+            true
+        }),
+        Change::DestinationAdd(add) => at(model, add.service).is_some_and(|place| {
+            let list = &mut model[place].3;
+            let free = list.iter().all(|held| held.address.ip != add.destination.address.ip);
+            if free {
+                list.insert(0, add.destination);
+            }
+            free
+        }),
+        Change::DestinationDelete(delete) => at(model, delete.service).is_some_and(|place| {
+            let list = &mut model[place].3;
+            let found = list.iter().position(|held| held.address.ip == delete.address.ip);
+            found.map(|index| list.remove(index)).is_some()
+        }),
+        Change::DestinationEdit(edit) => at(model, edit.service).is_some_and(|place| {
+            let list = &mut model[place].3;
+            let Some(held) = list.iter_mut().find(|held| held.address.ip == edit.address.ip) else {
+                return false;
+            };
+            let mut next = *held;
+            next.weight = edit.weight.unwrap_or(next.weight);
+            next.upper_threshold = edit.upper_threshold.unwrap_or(next.upper_threshold);
+            next.lower_threshold = edit.lower_threshold.unwrap_or(next.lower_threshold);
+            let good = next.lower_threshold <= next.upper_threshold;
+            if good {
+                *held = next;
+            }
+            good
+        }),
+        Change::Apply(_) => false,
+    }
+}
+
+fn comparable(desired: &Desired) -> Vec<(ServiceKey, Scheduler, u32, Vec<DestinationSpec>)> {
+    desired
+        .services()
+        .map(|held| {
+            let newest_first = held.destinations.iter().map(|destination| {
+                let mut spec = destination.to_spec();
+                spec.address.port = None;
+                spec
+            });
+            (held.key, held.scheduler, held.to_spec().persistent, newest_first.collect())
+        })
+        .collect()
+}
+
+fn after(changes: &[Change]) -> Desired {
+    let mut desired = Desired::new(BOUNDS);
+    for change in changes {
+        let _refused = make(&mut desired, change);
+    }
+    desired
+}
+
+proptest! {
+    #[test]
+    fn random_edits_agree_with_the_model(changes in prop::collection::vec(any_change(), 0..60)) {
+        let mut desired = Desired::new(BOUNDS);
+        let mut model = Model::new();
+        for change in &changes {
+            let before = desired.revision();
+            let made = make(&mut desired, change);
+            prop_assert_eq!(made.is_ok(), model_step(&mut model, change), "{}", change);
+            let moved = made.is_ok_and(|plan| !plan.is_empty());
+            prop_assert_eq!(desired.revision(), before + u64::from(moved));
+            model.sort_by_key(|entry| entry.0);
+            prop_assert_eq!(comparable(&desired), model.clone());
+            let destinations: usize = model.iter().map(|entry| entry.3.len()).sum();
+            prop_assert_eq!(desired.counts(), (model.len(), destinations));
+        }
+    }
+
+    #[test]
+    fn an_applied_set_and_its_small_changes_both_lead_to_the_target(
+        from in prop::collection::vec(any_change(), 0..60),
+        to in prop::collection::vec(any_change(), 0..60),
+    ) {
+        let mut applied = after(&from);
+        let target = after(&to).to_specs();
+        let plan = make(&mut applied, &Change::Apply(Apply { services: target.clone(), ..Apply::default() })).unwrap();
+        prop_assert_eq!(&applied.to_specs(), &target);
+        let mut stepped = after(&from);
+        for change in &plan.changes {
+            make(&mut stepped, change).map_err(|refusal| TestCaseError::fail(format!("{change}: {refusal}")))?;
+        }
+        prop_assert_eq!(stepped.to_specs(), target);
+    }
+}
