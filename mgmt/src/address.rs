@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use dataplane::address::Address as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Why a text is not an address.
@@ -193,6 +194,18 @@ pub struct Prefix {
     pub ip: IpAddr,
     /// Leading bits that name the network: 0 to 32 (IPv4) or 128 (IPv6).
     pub length: u8,
+}
+
+impl Prefix {
+    /// Whether `ip` is in the network.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.ip, ip) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => net.masked(self.length) == ip.masked(self.length),
+            (IpAddr::V6(net), IpAddr::V6(ip)) => net.masked(self.length) == ip.masked(self.length),
+            _ => false,
+        }
+    }
 }
 
 /// Bits of an address of this family.

@@ -1,7 +1,3 @@
-//! The director's management plane.
-
-pub mod mirror;
-pub mod twin;
 //! The director's management plane: what the operator wants, and how it reaches the workers.
 //!
 //! ```text
@@ -19,6 +15,9 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod desired;
 pub mod instance;
+pub mod mirror;
 pub mod protocol;
+pub mod twin;

@@ -20,7 +20,7 @@ pub use idle::IdleMode;
 pub use ports::{PortFacts, PortStatus};
 
 use crate::connection::Slab;
-use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared, SharedLimits};
+use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared};
 use crate::id::{PortId, WorkerId};
 use crate::rcu::{self, Publisher};
 use crate::snapshot::{PortView, Snapshot};
@@ -101,8 +101,8 @@ pub struct WorkerFacts {
 pub struct MemoryPart {
     /// What it is.
     pub name: &'static str,
-    /// Its size in the unit people count it in.
-    pub size: String,
+    /// How many of it there is place for.
+    pub capacity: u64,
     /// Bytes over all workers.
     pub bytes: u64,
 }
@@ -332,6 +332,14 @@ impl Runtime {
         (self.eal.memory().to_string(), self.eal.version())
     }
 
+    /// Time stamp counter cycles a second.
+    #[must_use]
+    pub fn tsc_hz(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a frequency")]
+        let hz = dpdk::tsc_hz() as f64;
+        hz
+    }
+
     /// Packet buffers in use and in all.
     #[must_use]
     pub fn buffers(&self) -> (usize, usize) {
@@ -389,19 +397,24 @@ fn pool_config(config: &RuntimeConfig, workers: usize) -> MempoolConfig {
 fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pool: &Mempool) -> Vec<MemoryPart> {
     let limits = &config.limits;
     let [v4, v6] = limits.table_bytes(workers);
-    let SharedLimits { services, destinations, templates, .. } = limits.shared(workers);
     vec![
-        MemoryPart { name: "connections, IPv4", size: limits.connections_v4.to_string(), bytes: v4 },
-        MemoryPart { name: "connections, IPv6", size: limits.connections_v6.to_string(), bytes: v6 },
+        MemoryPart { name: "connections_v4", capacity: limits.connections_v4.into(), bytes: v4 },
+        MemoryPart { name: "connections_v6", capacity: limits.connections_v6.into(), bytes: v6 },
         MemoryPart {
-            name: "services, destinations, templates",
-            size: format!("{services}, {destinations}, {templates}"),
-            bytes: shared.bytes() as u64,
+            name: "templates",
+            capacity: limits.templates.into(),
+            bytes: shared.templates.bytes() as u64,
         },
         MemoryPart {
-            name: "packet buffers",
-            size: format!("{} x {}", pool.capacity(), pool.config().data_room),
-            bytes: pool.memory_bytes(),
+            name: "destinations",
+            capacity: limits.destinations as u64,
+            bytes: shared.destinations.bytes() as u64,
         },
+        MemoryPart {
+            name: "services",
+            capacity: limits.services as u64,
+            bytes: (shared.bytes() - shared.destinations.bytes() - shared.templates.bytes()) as u64,
+        },
+        MemoryPart { name: "packet_buffers", capacity: pool.capacity() as u64, bytes: pool.memory_bytes() },
     ]
 }

@@ -8,4 +8,4 @@ mod signals;
 pub use cpus::{Housekeeping, Placement, PlacementError, place};
 pub use memory::{MemoryError, Pages, choose_pages};
 pub use prefix::{PrefixError, PrefixLock};
-pub use signals::Signals;
+pub use signals::{Signal, Signals};

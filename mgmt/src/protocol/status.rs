@@ -101,6 +101,8 @@ pub struct Stats {
     pub apply: Latency,
     /// From a publication until every worker used it.
     pub grace_period: Latency,
+    /// Service time of a burst of packets.
+    pub burst: Latency,
 }
 
 /// One counter.

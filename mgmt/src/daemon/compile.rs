@@ -1,0 +1,201 @@
+//! From desired state and network to snapshots: every edit goes through the one [`Editor`].
+
+use super::network::{Network, Way};
+use crate::desired::{Change, Destination, Plan, Service, ServiceKey, Update};
+use crate::mirror::Hop;
+use dataplane::id::DestinationSlot;
+use dataplane::snapshot::editor::{DestinationSpec, EditError, Editor, ServiceSpec};
+use dataplane::snapshot::{self, Persistence, Snapshot};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The editor, with the way to each destination.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    editor: Editor,
+    ways: HashMap<DestinationSlot, Way>,
+    /// Destinations by the hop whose MAC they need.
+    hops: BTreeMap<Hop, usize>,
+    hops_changed: bool,
+}
+
+pub(super) fn key_of(key: ServiceKey) -> snapshot::ServiceKey {
+    snapshot::ServiceKey { protocol: key.protocol.number(), address: key.address.ip, port: key.address.port }
+}
+
+fn service_spec(service: &Service) -> ServiceSpec {
+    let persistence = service
+        .persistence
+        .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), prefix: held.prefix });
+    ServiceSpec { key: key_of(service.key), scheduler: service.scheduler, persistence }
+}
+
+fn destination_spec(destination: &Destination) -> DestinationSpec {
+    DestinationSpec {
+        address: destination.server.ip,
+        port: destination.server.port,
+        weight: destination.weight,
+        upper: destination.upper_threshold,
+        lower: destination.lower_threshold,
+    }
+}
+
+impl Compiler {
+    pub(super) fn new(editor: Editor) -> Self {
+        Self { editor, ways: HashMap::new(), hops: BTreeMap::new(), hops_changed: false }
+    }
+
+    pub(super) fn editor(&mut self) -> &mut Editor {
+        &mut self.editor
+    }
+
+    pub(super) fn lookup(&self) -> &Editor {
+        &self.editor
+    }
+
+    /// How a destination is reached, once it has been published.
+    pub(super) fn way(&self, slot: DestinationSlot) -> Option<&Way> {
+        self.ways.get(&slot)
+    }
+
+    /// Makes a checked plan's edits: all of them or none.
+    pub(super) fn apply(&mut self, plan: &Plan, network: &Network) -> Result<(), EditError> {
+        // One small edit changes nothing when it is refused; a series is tried on a copy.
+        let spare = (plan.changes.len() > 1).then(|| self.editor.clone());
+        let made = plan.updates.iter().try_for_each(|update| self.update(update, &plan.changes, network));
+        if made.is_err()
+            && let Some(spare) = spare
+        {
+            self.editor = spare;
+            self.ways.clear();
+            self.hops.clear();
+            self.hops_changed = true;
+            self.follow(network);
+        }
+        made
+    }
+
+    fn update(&mut self, update: &Update, changes: &[Change], network: &Network) -> Result<(), EditError> {
+        match (&update.before, &update.after) {
+            (None, Some(after)) => {
+                self.editor.add_service(service_spec(after))?;
+                // The newest is at the head of the list: added last.
+                after
+                    .destinations
+                    .iter()
+                    .rev()
+                    .try_for_each(|destination| self.add(update.key, destination, network))
+            }
+            (Some(before), None) => {
+                let key = key_of(update.key);
+                for destination in &before.destinations {
+                    let server = destination.server;
+                    if let Some(found) = self.editor.find_destination(&key, server.ip, server.port) {
+                        self.forget(found.slot);
+                    }
+                }
+                self.editor.remove_service(&key)
+            }
+            (Some(before), Some(after)) => {
+                let spec = service_spec(after);
+                if spec != service_spec(before) {
+                    self.editor.edit_service(spec)?;
+                }
+                changes.iter().try_for_each(|change| self.change(change, after, network))
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn change(&mut self, change: &Change, after: &Service, network: &Network) -> Result<(), EditError> {
+        let key = key_of(after.key);
+        let found = |server| after.position(server).and_then(|place| after.destinations.get(place));
+        match change {
+            Change::DestinationAdd(add) if add.service == after.key => match found(add.destination.address) {
+                Some(destination) => self.add(after.key, destination, network),
+                None => Ok(()),
+            },
+            Change::DestinationEdit(edit) if edit.service == after.key => match found(edit.address) {
+                Some(destination) => {
+                    self.editor.edit_destination(&key, destination_spec(destination)).map(|_| ())
+                }
+                None => Ok(()),
+            },
+            Change::DestinationDelete(delete) if delete.service == after.key => {
+                let port = delete.address.port.unwrap_or(after.key.address.port);
+                let slot = self.editor.remove_destination(&key, delete.address.ip, port)?;
+                self.forget(slot);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        service: ServiceKey,
+        destination: &Destination,
+        network: &Network,
+    ) -> Result<(), EditError> {
+        let slot = self.editor.add_destination(&key_of(service), destination_spec(destination))?;
+        self.lead(slot, network.way(destination.server.ip));
+        Ok(())
+    }
+
+    /// Tells the editor how a destination is reached.
+    fn lead(&mut self, slot: DestinationSlot, way: Way) {
+        self.editor.set_next_hop(slot, way.next_hop, way.port, way.mtu);
+        let before = self.ways.insert(slot, way).and_then(|way| way.hop);
+        if before != way.hop {
+            self.count(before, way.hop);
+        }
+    }
+
+    fn forget(&mut self, slot: DestinationSlot) {
+        let hop = self.ways.remove(&slot).and_then(|way| way.hop);
+        self.count(hop, None);
+    }
+
+    fn count(&mut self, less: Option<Hop>, more: Option<Hop>) {
+        if let Some(hop) = more {
+            let count = self.hops.entry(hop).or_insert(0);
+            *count += 1;
+            self.hops_changed |= *count == 1;
+        }
+        if let Some(hop) = less
+            && let Some(count) = self.hops.get_mut(&hop)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.hops.remove(&hop);
+                self.hops_changed = true;
+            }
+        }
+    }
+
+    /// Looks the way to every destination up again, because the network changed.
+    pub(super) fn follow(&mut self, network: &Network) {
+        self.editor.set_ports(network.port_views());
+        let destinations: Vec<_> = self
+            .editor
+            .destinations()
+            .map(|destination| (destination.slot, destination.spec.address))
+            .collect();
+        for (slot, address) in destinations {
+            self.lead(slot, network.way(address));
+        }
+    }
+
+    /// The hops to keep resolved, when they are others than before.
+    pub(super) fn take_hops(&mut self) -> Option<BTreeSet<Hop>> {
+        std::mem::take(&mut self.hops_changed).then(|| self.hops.keys().copied().collect())
+    }
+
+    /// Whether every destination can be reached, as far as there is a route.
+    pub(super) fn resolved(&self) -> bool {
+        self.ways.values().all(|way| way.next_hop != snapshot::NextHop::Unresolved)
+    }
+
+    pub(super) fn publish(&mut self) -> Snapshot {
+        self.editor.publish()
+    }
+}

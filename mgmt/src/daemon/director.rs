@@ -1,0 +1,319 @@
+//! The publisher: the one thread that changes what workers read.
+
+use super::backend::Message;
+use super::compile::Compiler;
+use super::events::Events;
+use super::latency::Latencies;
+use super::listing::Servers;
+use super::network::Network;
+use crate::control::Peer;
+use crate::desired::{Apply, Change, Desired, Plan};
+use crate::instance::Placement;
+use crate::mirror::{Mirror, MirrorEvent};
+use crate::protocol::{Changed, Fault, FaultKind, Request, Response};
+use crate::twin::ExceptionHandle;
+use dataplane::engine::Event;
+use dataplane::id::{DestinationSlot, ServiceSlot};
+use dataplane::rcu::{MAXIMUM_RETIRED, Publisher};
+use dataplane::snapshot::Snapshot;
+use dataplane::snapshot::editor::Cursors;
+use dataplane::worker::Runtime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Between two looks at what workers say when nobody asks anything.
+const TICK: Duration = Duration::from_millis(20);
+/// Between two rounds of forgetting.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long the publisher itself waits for workers, to measure a grace period.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long a change with `wait` waits for workers.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Why the publisher's loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stop,
+    /// The configuration is to be read again, and the loop entered again.
+    Reload,
+}
+
+/// Everything the publisher thread owns.
+#[derive(Debug)]
+pub(super) struct Director {
+    pub(super) desired: Desired,
+    pub(super) compiler: Compiler,
+    pub(super) network: Network,
+    pub(super) publisher: Publisher<Snapshot>,
+    pub(super) runtime: Runtime,
+    pub(super) mirror: Option<Mirror>,
+    pub(super) exception: Option<ExceptionHandle>,
+    pub(super) servers: Servers,
+    pub(super) revision: Arc<AtomicU64>,
+    pub(super) events: Events,
+    pub(super) latencies: Latencies,
+    pub(super) placement: Placement,
+    pub(super) idle: String,
+    pub(super) started: Instant,
+    pub(super) warnings: Vec<String>,
+    pub(super) baselines: super::report::Baselines,
+    pub(super) loads: super::report::Loads,
+    pub(super) housekept: Instant,
+}
+
+/// Where workers' cursors stand, for the editor.
+struct WorkerCursors<'a>(&'a dataplane::engine::Shared);
+
+impl Cursors for WorkerCursors<'_> {
+    fn stands_on(&self, service: ServiceSlot, position: u32) -> bool {
+        self.0.cursor_on(service, position)
+    }
+}
+
+impl Director {
+    /// Serves messages until told to stop or to read the configuration again.
+    pub(super) fn run(&mut self, messages: &Receiver<Message>) -> Ended {
+        loop {
+            match messages.recv_timeout(TICK) {
+                Ok(Message::Call { request, peer, answer }) => {
+                    let response = self.call(request, peer);
+                    // The client may have left.
+                    let _ = answer.send(response);
+                }
+                Ok(Message::Network(event)) => self.hear(event),
+                Ok(Message::Reload) => return Ended::Reload,
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ended::Stop,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.tick();
+        }
+    }
+
+    /// What is due by time.
+    pub(super) fn tick(&mut self) {
+        self.publisher.reclaim();
+        while let Some(Event::Unresolved(slot)) = self.runtime.events().pop() {
+            self.hurry(slot);
+        }
+        if self.housekept.elapsed() >= HOUSEKEEPING {
+            self.housekept = Instant::now();
+            self.housekeep();
+        }
+        if self.compiler.lookup().changed() {
+            self.publish();
+        }
+    }
+
+    /// A packet waits for this destination's next hop.
+    fn hurry(&self, slot: DestinationSlot) {
+        if let (Some(mirror), Some((port, address))) =
+            (&self.mirror, self.compiler.way(slot).and_then(|way| way.hop))
+        {
+            mirror.resolve_once(port, address);
+        }
+    }
+
+    fn housekeep(&mut self) {
+        let shared = self.runtime.shared();
+        let passed = self.passed();
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let done =
+            self.compiler.editor().housekeep(now, &shared.destinations, &WorkerCursors(shared), passed);
+        for slot in done.destinations {
+            self.servers.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&slot);
+        }
+        self.loads.measure(&self.runtime);
+        self.latencies.collect_bursts(&self.runtime);
+    }
+
+    /// The newest revision that every worker has passed.
+    fn passed(&self) -> u64 {
+        let current = self.publisher.revision();
+        let oldest = current.saturating_sub(MAXIMUM_RETIRED as u64 + 1);
+        (oldest..=current).rev().find(|revision| self.publisher.passed(*revision)).unwrap_or(oldest)
+    }
+
+    /// The mirror's news.
+    pub(super) fn hear(&mut self, event: MirrorEvent) {
+        match event {
+            MirrorEvent::View(view) => self.network.set_view(view),
+            MirrorEvent::TwinChanged { port, mac, mtu } => {
+                let name = self.network.port_name(port).to_owned();
+                let text = match self.runtime.set_mac(port, mac) {
+                    Ok(()) => {
+                        self.network.set_port_mac(port, mac);
+                        format!(
+                            "{name}: the twin's address is {}, its MTU {mtu}; the port follows",
+                            crate::address::Mac(mac)
+                        )
+                    }
+                    Err(error) => format!(
+                        "{name}: the twin's address is {}, its MTU {mtu}; the NIC keeps its own address ({error})",
+                        crate::address::Mac(mac)
+                    ),
+                };
+                self.event("network", text);
+            }
+            MirrorEvent::TwinReplaced { port } => {
+                let name = self.network.port_name(port).to_owned();
+                self.event(
+                    "network",
+                    format!("{name}: the twin was deleted and made anew; set its addresses again"),
+                );
+            }
+        }
+        if let Some(mirror) = &self.mirror {
+            self.network.set_view(mirror.view());
+        }
+        self.compiler.follow(&self.network);
+        self.want_hops();
+    }
+
+    pub(super) fn want_hops(&mut self) {
+        if let (Some(mirror), Some(hops)) = (&self.mirror, self.compiler.take_hops()) {
+            mirror.want(hops);
+        }
+    }
+
+    pub(super) fn event(&mut self, kind: &str, text: String) {
+        self.events.add(kind, self.desired.revision(), text);
+    }
+
+    /// Hands the next snapshot to the workers. `false`: too many are retired already; the next tick tries again.
+    pub(super) fn publish(&mut self) -> bool {
+        self.publisher.reclaim();
+        if self.publisher.retired() >= MAXIMUM_RETIRED {
+            return false;
+        }
+        if self.publisher.publish(self.compiler.publish()).is_err() {
+            return false;
+        }
+        for change in self.compiler.editor().take_threshold_changes() {
+            change.apply(&self.runtime.shared().destinations);
+        }
+        let start = Instant::now();
+        if self.publisher.wait_passed(self.publisher.revision(), GRACE) {
+            self.latencies.grace(start.elapsed());
+        }
+        true
+    }
+
+    fn call(&mut self, request: Request, peer: Peer) -> Result<Response, Fault> {
+        match request {
+            Request::Change { change, wait } => {
+                let changed = self.change(&change, wait);
+                match &changed {
+                    Ok(changed) if changed.changed && !changed.dry_run => {
+                        for change in &changed.changes {
+                            self.event("change", format!("{change} (uid {} pid {})", peer.uid, peer.pid));
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(fault) => self
+                        .event("refusal", format!("{} (uid {} pid {})", fault.message, peer.uid, peer.pid)),
+                }
+                changed.map(Response::Changed)
+            }
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
+            Request::ServiceList(query) => Ok(Response::Services(self.services(query))),
+            Request::DestinationList(query) => self.destinations(query.service).map(Response::Destinations),
+            Request::ConfigGet => Ok(Response::Configuration(self.configuration())),
+            Request::EventsList(query) => Ok(Response::Events(self.events.page(query))),
+            Request::ConnectionList(_) => {
+                Err(Fault::new(FaultKind::Internal, "connections are listed by the client's own thread"))
+            }
+        }
+    }
+
+    /// Checks, compiles and publishes one change: all of it or nothing.
+    pub(super) fn change(&mut self, change: &Change, wait: bool) -> Result<Changed, Fault> {
+        let start = Instant::now();
+        let plan = self.desired.prepare(change)?;
+        if plan.dry_run || plan.is_empty() {
+            return Ok(self.changed(plan, None));
+        }
+        self.publisher.reclaim();
+        if self.publisher.retired() >= MAXIMUM_RETIRED {
+            let laggard =
+                self.publisher.laggard().map_or_else(String::new, |worker| format!(": worker {worker}"));
+            let text = format!(
+                "{MAXIMUM_RETIRED} states wait for a worker that does not turn{laggard}; nothing was changed"
+            );
+            return Err(Fault::new(FaultKind::Busy, text));
+        }
+        self.compiler.apply(&plan, &self.network).map_err(|error| Fault {
+            name: "full",
+            errno: Some("ENOMEM"),
+            ..Fault::new(FaultKind::Refused, error.to_string())
+        })?;
+        self.desired.commit(&plan);
+        self.remember_servers(&plan);
+        self.revision.store(self.desired.revision(), Relaxed);
+        self.publisher_publish(start);
+        self.want_hops();
+        let waited = wait.then(|| self.wait(start)).transpose()?;
+        Ok(self.changed(plan, waited))
+    }
+
+    fn publisher_publish(&mut self, start: Instant) {
+        let snapshot = self.compiler.publish();
+        // There was room a moment ago, and only this thread publishes.
+        let published = self.publisher.publish(snapshot);
+        self.latencies.apply(start.elapsed());
+        for change in self.compiler.editor().take_threshold_changes() {
+            change.apply(&self.runtime.shared().destinations);
+        }
+        if published.is_ok() {
+            let start = Instant::now();
+            if self.publisher.wait_passed(self.publisher.revision(), GRACE) {
+                self.latencies.grace(start.elapsed());
+            }
+        }
+    }
+
+    fn wait(&self, start: Instant) -> Result<u64, Fault> {
+        if self.publisher.wait_passed(self.publisher.revision(), WAIT) {
+            return Ok(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        let laggard = self.publisher.laggard().map_or_else(|| "one".to_owned(), |worker| worker.to_string());
+        Err(Fault::new(
+            FaultKind::Busy,
+            format!("the change is made, but worker {laggard} has not passed it in 2 s"),
+        ))
+    }
+
+    fn changed(&self, plan: Plan, waited_us: Option<u64>) -> Changed {
+        Changed {
+            revision: plan.revision,
+            changed: !plan.updates.is_empty(),
+            dry_run: plan.dry_run,
+            changes: plan.changes,
+            notes: plan.notes,
+            waited_us,
+        }
+    }
+
+    /// Listings show templates' servers by slot.
+    fn remember_servers(&mut self, plan: &Plan) {
+        let mut servers = self.servers.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for service in plan.updates.iter().filter_map(|update| update.after.as_ref()) {
+            let key = super::compile::key_of(service.key);
+            for destination in &service.destinations {
+                let server = destination.server;
+                if let Some(found) = self.compiler.lookup().find_destination(&key, server.ip, server.port) {
+                    servers.insert(found.slot, server);
+                    self.baselines.note(&found, &self.runtime.shared().destinations);
+                }
+            }
+        }
+    }
+
+    /// Makes the services of a configuration the desired state.
+    pub(super) fn apply(&mut self, services: Vec<crate::desired::ServiceSpec>) -> Result<Changed, Fault> {
+        self.change(&Change::Apply(Apply { services, expected_revision: None, dry_run: false }), false)
+    }
+}

@@ -1,0 +1,413 @@
+//! Start-up: each step in its order, each failure with its sentence, nothing left behind.
+
+use super::backend::{Message, Requests};
+use super::compile::Compiler;
+use super::director::Director;
+use super::events::Events;
+use super::latency::Latencies;
+use super::listing::{Listing, Servers};
+use super::network::Network;
+use super::report::{Baselines, Loads};
+use crate::address::Prefix;
+use crate::config::{self, Config};
+use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
+use crate::desired::{Bounds, Desired};
+use crate::instance::{Housekeeping, Placement, PlacementError, PrefixError, PrefixLock, place};
+use crate::mirror::apply::{Applier, ApplyError, RouteEntry};
+use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
+use crate::protocol::Fault;
+use crate::twin::{ExceptionOptions, ExceptionThread, Silence, SilenceError, Twin, TwinConfig, TwinError};
+use dataplane::connection::HashKey;
+use dataplane::id::PortId;
+use dataplane::snapshot::Timeouts;
+use dataplane::snapshot::editor::{self, Editor};
+use dataplane::worker::{
+    EalConfig, Hugepages, IdleMode, Limits, PortSpec, Runtime, RuntimeConfig, RuntimeError, Started,
+    SteeringChoice,
+};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+/// How long virtual addresses wait for next hops at start.
+const RESOLVE: Duration = Duration::from_secs(2);
+/// After the virtual addresses went, so that packets under way are still forwarded.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Why the director did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Signals cannot be heard.
+    #[error("signals cannot be heard: {0}")]
+    Signals(std::io::Error),
+    /// Another instance, or a directory that cannot be had.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Another instance with the same EAL prefix.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    /// CPUs.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// A poller that would starve everything else.
+    #[error("{0}")]
+    Impossible(String),
+    /// The NIC's own kernel interface.
+    #[error(transparent)]
+    Silence(#[from] SilenceError),
+    /// The data path.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A twin.
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+    /// An address, route or neighbour.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The mirror.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The exception thread.
+    #[error("the exception thread did not start: {0}")]
+    Exception(std::io::Error),
+    /// The configuration's services.
+    #[error("the services of the configuration were refused: {0}")]
+    Services(Fault),
+    /// No randomness for the tables' secrets.
+    #[error("no random numbers for the tables' secrets: {0}")]
+    Secrets(rustix::io::Errno),
+}
+
+/// A running director, with what must outlive it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) director: Director,
+    server: Server,
+    silences: Vec<Silence>,
+    virtual_addresses: Vec<(String, Vec<crate::mirror::apply::Prefix>)>,
+    _prefix: PrefixLock,
+}
+
+/// What a configuration asks for, in one line.
+pub(super) fn summary(config: &Config) -> String {
+    let destinations: usize = config.service.iter().map(|service| service.destination.len()).sum();
+    format!(
+        "{} ports, {} workers, {} services with {destinations} destinations",
+        config.port.len(),
+        config.workers.count,
+        config.service.len()
+    )
+}
+
+/// Starts everything.
+pub(super) fn start(
+    config: &Config,
+    queue: &SyncSender<Message>,
+    messages: &Receiver<Message>,
+) -> Result<Running, StartError> {
+    let started = Instant::now();
+    let prefix = PrefixLock::take(&config.dpdk.file_prefix)?;
+    let directory = Arc::new(ControlDirectory::claim(&config.control.directory, &config.control.group)?);
+    let placement = place(&config.workers, &Housekeeping::available())?;
+    check_pollers(config, &placement)?;
+    let silences = silence(config)?;
+    let Started { runtime, publisher, exception } = Runtime::start(&runtime_config(config, &placement)?)?;
+    // A thread starts on the CPU of the one that starts it: this thread moves on before each.
+    let housekeeping = Arc::new(Housekeeping::new(placement.housekeeping.clone()));
+    housekeeping.pin();
+
+    let twins = twins(config, &runtime)?;
+    let exception = ExceptionThread::spawn(Box::new(exception), twins, ExceptionOptions::default())
+        .map_err(StartError::Exception)?;
+    set_up_twins(config)?;
+    housekeeping.pin();
+    let mirror = mirror(config, queue.clone())?;
+    let mut network = Network::new(&config.port, runtime.ports().to_vec());
+    if let Some(mirror) = &mirror {
+        network.set_view(mirror.view());
+    }
+    let servers = Servers::default();
+    let revision = Arc::new(AtomicU64::new(0));
+    let listing = Listing {
+        connections: runtime.connections().to_vec(),
+        shared: Arc::clone(runtime.shared()),
+        servers: Arc::clone(&servers),
+        clock: runtime.clock(),
+    };
+    let mut director = Director {
+        desired: Desired::new(Bounds {
+            services: config.limits.services as usize,
+            destinations: config.limits.destinations as usize,
+        }),
+        compiler: Compiler::new(editor(config, &network)),
+        network,
+        publisher,
+        runtime,
+        mirror,
+        exception: Some(exception),
+        servers,
+        revision: Arc::clone(&revision),
+        events: Events::default(),
+        latencies: Latencies::default(),
+        warnings: placement.warnings.clone(),
+        placement,
+        idle: format!("{:?}", config.workers.idle).to_lowercase(),
+        started,
+        baselines: Baselines::default(),
+        loads: Loads::default(),
+        housekept: started,
+    };
+    director.apply(config.service.clone()).map_err(StartError::Services)?;
+    director.want_hops();
+    let mut options = Options::new(Operators::group(directory.gid()), config.limits.clients as usize);
+    options.on_thread = Some(Arc::new(move || {
+        housekeeping.pin();
+    }));
+    let requests = Requests { queue: queue.clone(), revision, listing };
+    let server = Server::start(directory, options, Arc::new(requests))?;
+    director.announce(config);
+    wait_for_next_hops(&mut director, messages);
+    let virtual_addresses = virtual_addresses(config)?;
+    director.event("instance", format!("ready after {} ms", started.elapsed().as_millis()));
+    Ok(Running { director, server, silences, virtual_addresses, _prefix: prefix })
+}
+
+/// A worker that never rests needs a CPU of its own: what shares it would starve.
+fn check_pollers(config: &Config, placement: &Placement) -> Result<(), StartError> {
+    let shared = placement.workers.iter().find(|cpu| placement.housekeeping.contains(cpu));
+    match (config.workers.idle, shared) {
+        (config::Idle::Poll, Some(cpu)) => Err(StartError::Impossible(format!(
+            "workers.idle = \"poll\" never gives CPU {cpu} away, but management has to run there too; use fewer workers, \
+             name other workers.housekeeping_cpus, or set workers.idle = \"sleep\""
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn silence(config: &Config) -> Result<Vec<Silence>, StartError> {
+    let interfaces = config.port.iter().filter_map(|port| port.kernel_interface.as_deref());
+    interfaces.map(|interface| Silence::install(interface).map_err(StartError::from)).collect()
+}
+
+fn runtime_config(config: &Config, placement: &Placement) -> Result<RuntimeConfig, StartError> {
+    let wide = |cpus: &[u16]| cpus.iter().map(|cpu| u32::from(*cpu)).collect();
+    let limits = &config.limits;
+    Ok(RuntimeConfig {
+        eal: EalConfig {
+            file_prefix: config.dpdk.file_prefix.clone(),
+            memory_mib: config.dpdk.memory_mib,
+            hugepages: match config.dpdk.hugepages {
+                config::Hugepages::Auto => Hugepages::Auto,
+                config::Hugepages::Required => Hugepages::Required,
+                config::Hugepages::Never => Hugepages::Never,
+            },
+            housekeeping_cpus: wide(&placement.housekeeping),
+            worker_cpus: wide(&placement.workers),
+            devices: config.port.iter().map(|port| port.device.clone()).collect(),
+            extra_args: config.dpdk.extra_args.clone(),
+            ..EalConfig::default()
+        },
+        ports: config
+            .port
+            .iter()
+            .map(|port| PortSpec {
+                name: port.name.clone(),
+                device: port.device.clone(),
+                rx_descriptors: port.rx_descriptors,
+                tx_descriptors: port.tx_descriptors,
+                mtu: port.mtu,
+            })
+            .collect(),
+        idle: match config.workers.idle {
+            config::Idle::Poll => IdleMode::Poll,
+            config::Idle::Yield => IdleMode::Yield,
+            config::Idle::Sleep => IdleMode::Sleep,
+        },
+        steering: match config.workers.steering {
+            config::Steering::Auto => SteeringChoice::Auto,
+            config::Steering::Client => SteeringChoice::Client,
+            config::Steering::Flow => SteeringChoice::Flow,
+        },
+        limits: Limits {
+            connections_v4: limits.connections,
+            connections_v6: limits.connections_ipv6.max(1),
+            templates: limits.templates.max(1),
+            services: limits.services as usize,
+            destinations: limits.destinations as usize,
+            fragments: limits.fragments,
+            parked: limits.parked as usize,
+        },
+        hash_key: HashKey([secret()?, secret()?]),
+        template_key: u128::from(secret()?) << 64 | u128::from(secret()?),
+    })
+}
+
+/// Secrets of the tables: whoever knows them can aim at one bucket.
+fn secret() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => Ok(u64::from_ne_bytes(bytes)),
+        Err(error) => Err(StartError::Secrets(error)),
+    }
+}
+
+fn editor(config: &Config, network: &Network) -> Editor {
+    let limits =
+        editor::Limits { services: config.limits.services, destinations: config.limits.destinations };
+    let mut editor = Editor::new(limits, network.port_views());
+    let milliseconds = |seconds: u32| seconds.saturating_mul(1000);
+    editor.set_timeouts(Timeouts {
+        tcp: milliseconds(config.timeouts.tcp),
+        tcp_fin: milliseconds(config.timeouts.tcp_fin),
+        udp: milliseconds(config.timeouts.udp),
+    });
+    editor.set_settings(config.settings);
+    editor
+}
+
+fn twins(config: &Config, runtime: &Runtime) -> Result<Vec<Twin>, StartError> {
+    let ports = (0_u8..).map(PortId).zip(config.port.iter().zip(runtime.ports()));
+    ports
+        .filter(|(_, (port, _))| port.twin)
+        .map(|(port, (_, facts))| {
+            let (name, mtu) = (facts.name.clone(), facts.mtu.into());
+            Ok(Twin::create(TwinConfig { port, name, mac: facts.mac, mtu })?)
+        })
+        .collect()
+}
+
+fn applied(prefixes: &[Prefix]) -> Vec<crate::mirror::apply::Prefix> {
+    let convert =
+        |prefix: &Prefix| crate::mirror::apply::Prefix { address: prefix.ip, length: prefix.length };
+    prefixes.iter().map(convert).collect()
+}
+
+/// Addresses, then routes through them, then neighbours.
+fn set_up_twins(config: &Config) -> Result<(), StartError> {
+    for port in config.port.iter().filter(|port| port.twin) {
+        let mut applier = Applier::open(&port.name)?;
+        applier.addresses(&applied(&port.addresses))?;
+        let routes: Vec<_> = port
+            .routes
+            .iter()
+            .map(|route| RouteEntry { to: applied(&[route.to])[0], via: route.via })
+            .collect();
+        applier.routes(&routes)?;
+        let neighbours: Vec<_> =
+            port.neighbours.iter().map(|neighbour| (neighbour.address, neighbour.mac.0)).collect();
+        applier.neighbours(&neighbours)?;
+    }
+    Ok(())
+}
+
+fn mirror(config: &Config, queue: SyncSender<Message>) -> Result<Option<Mirror>, StartError> {
+    let ports: Vec<MirrorPort> = (0_u8..)
+        .map(PortId)
+        .zip(&config.port)
+        .filter(|(_, port)| port.twin)
+        .map(|(port, twin)| MirrorPort { port, name: twin.name.clone() })
+        .collect();
+    if ports.is_empty() {
+        return Ok(None);
+    }
+    // A view that finds the queue full is not lost: whatever comes next brings the latest one.
+    let notify = move |event| drop(queue.try_send(Message::Network(event)));
+    Ok(Some(Mirror::spawn(&MirrorOptions::new(ports), Box::new(notify))?))
+}
+
+/// Virtual addresses wait a moment for next hops, so that the first packet to them need not.
+fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) {
+    let deadline = Instant::now() + RESOLVE;
+    while !director.compiler.resolved() && Instant::now() < deadline {
+        if let Ok(Message::Network(event)) = messages.recv_timeout(Duration::from_millis(20)) {
+            director.hear(event);
+        }
+        director.tick();
+    }
+}
+
+fn virtual_addresses(
+    config: &Config,
+) -> Result<Vec<(String, Vec<crate::mirror::apply::Prefix>)>, StartError> {
+    let mut set = Vec::new();
+    for port in config.port.iter().filter(|port| port.twin && !port.virtual_addresses.is_empty()) {
+        let addresses = applied(&port.virtual_addresses);
+        Applier::open(&port.name)?.virtual_addresses(&addresses)?;
+        set.push((port.name.clone(), addresses));
+    }
+    Ok(set)
+}
+
+impl Running {
+    /// The way back: virtual addresses, clients, mirror, twins, workers, ports.
+    pub(super) fn end(self) {
+        let Self { mut director, mut server, silences, virtual_addresses, _prefix } = self;
+        director.event("instance", "stopping".to_owned());
+        for (twin, addresses) in &virtual_addresses {
+            let removed =
+                Applier::open(twin).and_then(|mut applier| applier.remove_virtual_addresses(addresses));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "a virtual address was not removed; it goes with the twin");
+            }
+        }
+        if !virtual_addresses.is_empty() {
+            std::thread::sleep(DRAIN);
+        }
+        server.stop();
+        let Director { mirror, exception, runtime, publisher, .. } = director;
+        if let Some(mirror) = mirror {
+            mirror.stop();
+        }
+        // The path holds packet buffers, the twins their interfaces.
+        drop(exception.and_then(crate::twin::ExceptionHandle::stop));
+        runtime.stop();
+        drop(publisher);
+        drop(silences);
+        tracing::info!("stopped");
+    }
+}
+
+impl Director {
+    /// The start-up report: sizes, memory, cores, steering.
+    fn announce(&mut self, config: &Config) {
+        let (memory, version) = self.runtime.environment();
+        tracing::info!("uvsd {} on {version}, packet memory: {memory}", env!("CARGO_PKG_VERSION"));
+        let workers: Vec<_> = self.placement.workers.iter().map(ToString::to_string).collect();
+        let status = self.status();
+        tracing::info!(
+            "workers on CPUs {}, everything else on {:?}, idle {}, steering by {}",
+            workers.join(" "),
+            self.placement.housekeeping,
+            self.idle,
+            status.steering
+        );
+        for port in &status.ports {
+            tracing::info!(
+                "port {}: {} ({}), {}, MTU {}",
+                port.name,
+                port.driver,
+                port.device,
+                port.mac,
+                port.mtu
+            );
+        }
+        for facts in self.runtime.ports() {
+            for note in &facts.notes {
+                tracing::info!("port {}: {note}", facts.name);
+            }
+        }
+        for part in self.memory() {
+            tracing::info!(
+                "{:>10} {:<16} {:>9.1} MiB",
+                part.capacity,
+                part.what,
+                part.bytes as f64 / f64::from(1 << 20)
+            );
+        }
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!("configuration: {}", summary(config));
+    }
+}
