@@ -15,5 +15,5 @@ as_root() {
 become_root() {
     ((EUID != 0)) || return 0
     command -v sudo >/dev/null || die "this needs root, or sudo: it makes network namespaces"
-    exec sudo -- env PATH="$PATH" NO_COLOR="${NO_COLOR:-}" UVS_BIN="${UVS_BIN:-}" "$0" "$@"
+    exec sudo -- env PATH="$PATH" NO_COLOR="${NO_COLOR:-}" UVS_BIN="$(bin_directory)" "$0" "$@"
 }
