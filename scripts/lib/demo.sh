@@ -16,6 +16,7 @@ END
 start_real_servers() {
     local server
     title "The real servers: each has the VIP on lo and keeps quiet about it"
+    note "(arp_ignore, arp_announce: or the switch would learn three owners of one address)"
     servers_up
     for server in "${SERVERS[@]}"; do
         while read -r command; do show "$server" "$command"; done < <(server_commands)
@@ -38,6 +39,7 @@ start_director() {
     director_start
     quote <"$LAB/uvsd.log"
     show director 'uvsctl status'
+    note "DPDK has nic0 now. What is for the director itself (ARP, ping, ssh) reaches its kernel through the twin eth0."
     claim "the TAP twin eth0 is in the kernel, with the NIC's MAC and the configured address" twin_is_there
 }
 
@@ -51,6 +53,7 @@ set_virtual_address() {
     title "The virtual address, set on the twin with the tools of every LVS how-to"
     while read -r command; do show director "$command"; done < <(director_commands)
     show client "ping -n -c 2 -i 0.2 -W 2 $VIP"
+    note "The kernel answers ARP and ping for the VIP through the twin; uvsd learnt of it by netlink."
     claim "to the client the VIP is at the director's MAC $DIRECTOR_MAC, and nobody else answers for it" only_director_answers_arp
 }
 
@@ -62,6 +65,7 @@ only_director_answers_arp() {
 
 with_persistence() {
     title "A service with persistence: a client stays on its server"
+    note "--direct is VS/DR: the director only changes the MACs of a request and sends it on; the server answers by itself."
     show director "uvsctl service add --tcp $VIP:80 --scheduler rr --persistent 120"
     show director "uvsctl destination add --tcp $VIP:80 --server $NET.64:80 --direct"
     show director "uvsctl destination add --tcp $VIP:80 --server $NET.68:80 --direct"
@@ -132,7 +136,7 @@ without_persistence() {
             answers+=("$(ask "$client")") || die "the client $client got no answer in round $round"
         done
     done
-    note "twelve requests from four clients in turn: ${answers[*]}"
+    note "Twelve requests from four clients in turn: ${answers[*]}"
     if ((WORKERS == 1)); then
         claim "they alternate strictly" alternate "${answers[@]}"
     else

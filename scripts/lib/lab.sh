@@ -25,6 +25,8 @@ source "$LIB/servers.sh"
 source "$LIB/director.sh"
 # shellcheck source=check.sh
 source "$LIB/check.sh"
+# shellcheck source=books.sh
+source "$LIB/books.sh"
 
 LABS=/run/uvs-lab
 LAB=''
