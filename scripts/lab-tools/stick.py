@@ -4,8 +4,8 @@
     stick.py HOST PORT CONNECTIONS SOURCE_ADDRESS...
 
 Opens CONNECTIONS keep-alive connections from the source addresses in turn, says "ready", and asks for / on all of
-them over and over until SIGTERM. Then prints one JSON object: how many connections, requests, per server; `moved`,
-answers that came from another server than the connection's first; `errors`, connections that broke or fell silent
+them over and over until SIGTERM. Then prints one JSON object: how many connections were opened and refused, requests,
+connections per server; `moved`, answers that came from another server than the connection's first; `errors`, connections that broke or fell silent
 for 5 s; `slowest_ms`, the longest wait for an answer. Exit status 0 when nothing moved and nothing broke.
 """
 
@@ -46,7 +46,7 @@ class Connection:
     def receive(self):
         data = self.socket.recv(65536)
         if not data:
-            raise ConnectionError("closed by the server")
+            raise ConnectionResetError("closed by the server")
         return data
 
 
@@ -54,8 +54,14 @@ class Crowd:
     """All the connections, and what became of them."""
 
     def __init__(self, host, port, count, sources):
-        self.connections = [Connection(host, port, sources[i % len(sources)]) for i in range(count)]
-        self.opened = count
+        self.connections = []
+        self.refused = 0
+        for i in range(count):
+            try:
+                self.connections.append(Connection(host, port, sources[i % len(sources)]))
+            except ConnectionRefusedError:
+                self.refused += 1
+        self.opened = len(self.connections)
         self.requests = 0
         self.moved = 0
         self.errors = []
@@ -100,6 +106,7 @@ class Crowd:
             servers[connection.server] = servers.get(connection.server, 0) + 1
         return {
             "connections": self.opened,
+            "refused": self.refused,
             "requests": self.requests,
             "servers": servers,
             "moved": self.moved,

@@ -75,6 +75,15 @@ start_tool() {
     wait_until 10 grep -q ready "$LAB/$name.out" || die "$name does not get ready: $(<"$LAB/$name.err")"
 }
 
+# hold PORT CONNECTIONS SECONDS: long-lived connections to the VIP for some seconds; prints what stick.py found.
+hold() {
+    start_tool client "hold-$1" "$TOOLS/stick.py" "$VIP" "$1" "$2" "${CLIENTS[@]}"
+    sleep "$3"
+    kill -TERM "$TOOL_PID"
+    wait "$TOOL_PID" || return 1
+    tail -n 1 "$LAB/hold-$1.out"
+}
+
 # Every scenario ends here: the books balance and the daemon ends as it should.
 end_well() {
     claim "every packet is accounted for" conserved
