@@ -14,6 +14,3 @@ claim() {
 
 # True when the arithmetic expression holds.
 holds() { (($1)); }
-
-# One number out of `uvsctl --json stats`.
-stat_of() { on director 'uvsctl --json stats' | jq -r "$1"; }
