@@ -59,7 +59,8 @@ set_virtual_address() {
 
 only_director_answers_arp() {
     local answers
-    answers=$(on client "arping -c 2 -w 3 -I eth0 $VIP" | grep -io 'from.*' || true)
+    # Both programs of that name will do: "60 bytes from MAC", "Unicast reply from ADDRESS [MAC]".
+    answers=$(on client "arping -c 2 -w 3 -I eth0 $VIP" | grep -iE '(bytes|reply) from' || true)
     [[ ${answers,,} == *"$DIRECTOR_MAC"* ]] && ! grep -qiv "$DIRECTOR_MAC" <<<"$answers"
 }
 
