@@ -27,6 +27,15 @@ def call(method, params):
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
 
 
+NO_SERVICE = {"protocol": "tcp", "address": "10.9.9.9:9"}
+SERVICE = {"protocol": "tcp", "address": "192.168.132.254:80"}
+
+
+def destination(weight=1, service=SERVICE):
+    return call("destination.add", {"service": service, "destination": {"address": "192.168.132.99:80", "weight": weight}})
+
+
+
 ATTEMPTS = [
     ("an empty line", b"\n"),
     ("a thousand empty lines", b"\n" * 1000),
@@ -49,13 +58,14 @@ ATTEMPTS = [
     ("an object as id", b'{"jsonrpc":"2.0","id":{"a":1},"method":"status"}\n'),
     ("parameters that are a string", call("service.add", "please")),
     ("an unknown field", call("service.add", {"colour": "blue"})),
-    ("a service at no address", call("service.add", {"protocol": "tcp", "address": "nowhere:80", "scheduler": "rr"})),
-    ("a service at port 70000", call("service.add", {"protocol": "tcp", "address": "10.0.0.1:70000", "scheduler": "rr"})),
-    ("a service over carrier pigeon", call("service.add", {"protocol": "pigeon", "address": "10.0.0.1:80", "scheduler": "rr"})),
-    ("a weight of -1", call("destination.add", {"weight": -1})),
-    ("a weight of 1e300", b'{"jsonrpc":"2.0","id":1,"method":"destination.add","params":{"weight":1e300}}\n'),
-    ("a line of 16 MiB", b"x" * (16 << 20) + b"\n"),
-    ("16 MiB without an end", b"y" * (16 << 20)),
+    ("a service at no address", call("service.add", {"service": {"protocol": "tcp", "address": "nowhere:80"}})),
+    ("a service at port 70000", call("service.add", {"service": {"protocol": "tcp", "address": "10.0.0.1:70000"}})),
+    ("a service over carrier pigeon", call("service.add", {"service": {"protocol": "pigeon", "address": "10.0.0.1:80"}})),
+    ("a weight of -1", destination(-1)),
+    ("a weight of 10^300", destination(1e300)),
+    ("a destination without a service", destination(service=NO_SERVICE)),
+    ("a line of 40 MiB", b"x" * (40 << 20) + b"\n"),
+    ("40 MiB without an end", b"y" * (40 << 20)),
     ("two calls in one packet, the first broken", b"{]\n" + call("status", {})),
 ]
 

@@ -136,7 +136,7 @@ captured() { tcpdump -nn -e -r "$LAB/client.pcap" "$1" 2>/dev/null | awk -v fiel
 
 without_persistence() {
     title "The same service without persistence: requests go to the servers in turn"
-    show director "uvsctl service edit --tcp $VIP:80 --scheduler rr"
+    show director "uvsctl service edit --tcp $VIP:80 --persistent 0"
     local round client answers=()
     for round in 1 2 3; do
         for client in "${CLIENTS[@]}"; do
