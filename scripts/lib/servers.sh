@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# The real servers: nginx says its host's name on /, and both serve one shared folder under /files/.
+
+# Starts nginx on all real servers, with a shared folder holding `hello.txt` and `1MiB`.
+servers_up() {
+    local server
+    make_shared_folder
+    for server in "${SERVERS[@]}"; do nginx_up "$server"; done
+}
+
+make_shared_folder() {
+    mkdir -p "$LAB/shared/files"
+    echo "the same file, whichever real server you ask" >"$LAB/shared/files/hello.txt"
+    head -c 1048576 /dev/urandom >"$LAB/shared/files/1MiB"
+}
+
+nginx_up() {
+    local server=$1
+    mkdir -p "$LAB/$server"
+    nginx_configuration "$server" >"$LAB/$server/nginx.conf"
+    on "$server" "nginx -c $LAB/$server/nginx.conf -e $LAB/$server/error.log" ||
+        die "nginx does not start on $server: $(tail -n 3 "$LAB/$server/error.log" 2>/dev/null)"
+    wait_until 5 on "$server" "curl -s -m 1 http://$(server_address "$server")/" || die "nginx on $server does not answer"
+}
+
+nginx_configuration() {
+    cat <<END
+pid $LAB/$1/nginx.pid;
+worker_processes 1;
+events { worker_connections 8192; }
+http {
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    client_body_temp_path $LAB/$1/body;
+    proxy_temp_path $LAB/$1/proxy;
+    fastcgi_temp_path $LAB/$1/fastcgi;
+    uwsgi_temp_path $LAB/$1/uwsgi;
+    scgi_temp_path $LAB/$1/scgi;
+    server {
+        listen 80 backlog=4096;
+        listen [::]:80 backlog=4096;
+        listen 8080 backlog=4096;
+        location = / { default_type text/plain; return 200 "$1\n"; }
+        location /files/ { root $LAB/shared; }
+    }
+}
+END
+}
+
+# What makes a host a VS/DR real server, line by line: it has the virtual address, and never speaks ARP for it.
+server_commands() {
+    cat <<END
+ifconfig lo:0 $VIP broadcast $VIP netmask 255.255.255.255 up
+route add -host $VIP dev lo:0
+echo 1 >/proc/sys/net/ipv4/conf/lo/arp_ignore
+echo 2 >/proc/sys/net/ipv4/conf/lo/arp_announce
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce
+END
+}
+
+# Does the above on all real servers without showing it, for IPv6 as well (neighbour discovery never answers for lo).
+servers_take_vip() {
+    local server
+    for server in "${SERVERS[@]}"; do
+        on "$server" "set -e; $(server_commands)
+            ip address add $VIP6/128 dev lo nodad"
+    done
+}
