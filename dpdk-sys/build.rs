@@ -19,6 +19,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_dev_probe",
     "rte_dev_remove",
     "rte_eal_cleanup",
+    "rte_eal_get_runtime_dir",
     "rte_eal_init",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",

@@ -91,6 +91,7 @@ structures! {
     rte_eth_dev_info {
         device: *mut rte_device,
         driver_name: *const c_char,
+        if_index: c_uint,
         min_mtu: u16,
         max_mtu: u16,
         min_rx_bufsize: u32,
@@ -140,6 +141,7 @@ functions! {
     rte_dev_probe(devargs: *const c_char) -> c_int;
     rte_dev_remove(device: *mut rte_device) -> c_int;
     rte_eal_cleanup() -> c_int;
+    rte_eal_get_runtime_dir() -> *const c_char;
     rte_eal_init(argc: c_int, argv: *mut *mut c_char) -> c_int;
     rte_eal_remote_launch(function: lcore_function_t, argument: *mut c_void, lcore: c_uint) -> c_int;
     rte_eal_wait_lcore(lcore: c_uint) -> c_int;

@@ -7,7 +7,6 @@ use std::ptr::NonNull;
 use dpdk_sys::rte_mbuf;
 
 mod chain;
-mod vlan;
 
 pub use chain::Segments;
 
@@ -118,6 +117,16 @@ impl Mbuf {
     pub fn rss_hash(&self) -> Option<u32> {
         let raw = self.raw();
         (raw.ol_flags & dpdk_sys::RTE_MBUF_F_RX_RSS_HASH != 0).then(|| raw.rss_hash_word())
+    }
+
+    /// The VLAN tag (priority and id, host order) that the device took out of the frame. This layer never
+    /// asks for that, and `net_af_packet` puts back what the kernel took out, so `Some` means a device that
+    /// does so on its own.
+    #[inline(always)]
+    #[must_use]
+    pub fn stripped_vlan(&self) -> Option<u16> {
+        let raw = self.raw();
+        (raw.ol_flags & dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(raw.vlan_tci)
     }
 
     /// Free bytes in front of the data.

@@ -29,7 +29,10 @@ mod tests {
         let pool = common::pool(&eal, "packets");
         let text = eal.shutdown().unwrap_err().to_string();
         assert!(text.contains("still in use: 1 handles"), "{text}");
+        let directory = format!("/var/run/dpdk/uvs-test-{}", std::process::id());
+        let existed = std::path::Path::new(&directory).exists();
         drop(pool);
+        assert!(!std::path::Path::new(&directory).exists(), "nothing is left behind (it existed: {existed})");
         assert!(matches!(Eal::init(&EalConfig::default()), Err(EalError::AlreadyInitialised)));
     }
 }

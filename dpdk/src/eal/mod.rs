@@ -5,6 +5,7 @@ mod memory;
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +65,8 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 pub(crate) struct EalGuard {
     control: Mutex<Control>,
     pub(crate) memory_mib: u32,
+    runtime_directory: Option<PathBuf>,
+    cleaned: bool,
 }
 
 /// Taken by calls that DPDK wants one at a time: launching jobs, attaching and removing devices.
@@ -77,12 +80,25 @@ impl EalGuard {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn clean_up(&mut self) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.cleaned, true) {
+            return Ok(());
+        }
+        // SAFETY: the EAL is initialised, this runs once, and the only callers have the last handle: no
+        // port, mempool or worker is left.
+        let result = unsafe { dpdk_sys::rte_eal_cleanup() };
+        // DPDK leaves its directory behind. Another instance's files in it keep it, and that is fine.
+        if let Some(directory) = &self.runtime_directory {
+            let _ = std::fs::remove_dir(directory);
+        }
+        Errno::check(result).map(drop)
+    }
 }
 
 impl Drop for EalGuard {
     fn drop(&mut self) {
-        // SAFETY: the EAL is initialised, and this is the last handle: no port, mempool or worker is left.
-        unsafe { dpdk_sys::rte_eal_cleanup() };
+        let _ = self.clean_up();
     }
 }
 
@@ -127,7 +143,12 @@ impl Eal {
             if result < 0 { Err(Errno::last()) } else { Ok(()) }
         })
         .map_err(refused)?;
-        let guard = EalGuard { control: Mutex::default(), memory_mib: config.memory_mib };
+        let guard = EalGuard {
+            control: Mutex::default(),
+            memory_mib: config.memory_mib,
+            runtime_directory: runtime_directory(),
+            cleaned: false,
+        };
         Ok(Self { guard: Arc::new(guard), memory, arguments })
     }
 
@@ -148,9 +169,7 @@ impl Eal {
     pub fn version(&self) -> &'static str {
         // SAFETY: returns a pointer to a constant string.
         let version = unsafe { dpdk_sys::rte_version() };
-        // SAFETY: a NUL-terminated string that lives in a static buffer.
-        let version = unsafe { CStr::from_ptr(version) };
-        version.to_str().unwrap_or("DPDK")
+        static_text(version).unwrap_or("DPDK")
     }
 
     /// Stops the EAL and removes its files. (Dropping everything does the same without an answer.)
@@ -160,16 +179,30 @@ impl Eal {
     /// of them is dropped.
     pub fn shutdown(self) -> Result<(), EalError> {
         let others = Arc::strong_count(&self.guard) - 1;
-        let Some(guard) = Arc::into_inner(self.guard) else { return Err(EalError::InUse(others)) };
-        std::mem::forget(guard);
-        // SAFETY: the EAL is initialised and this was its only handle, forgotten so that this runs once.
-        let result = unsafe { dpdk_sys::rte_eal_cleanup() };
-        Errno::check(result).map(drop).map_err(EalError::Cleanup)
+        let Some(mut guard) = Arc::into_inner(self.guard) else { return Err(EalError::InUse(others)) };
+        guard.clean_up().map_err(EalError::Cleanup)
     }
 
     pub(crate) fn guard(&self) -> &Arc<EalGuard> {
         &self.guard
     }
+}
+
+/// `/var/run/dpdk/PREFIX`, or the user's counterpart.
+fn runtime_directory() -> Option<PathBuf> {
+    // SAFETY: returns a pointer to a static buffer.
+    let path = unsafe { dpdk_sys::rte_eal_get_runtime_dir() };
+    static_text(path).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// A C string in static memory that does not change any more.
+fn static_text(text: *const c_char) -> Option<&'static str> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: both callers pass NUL-terminated static strings that are final once the EAL runs.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().ok()
 }
 
 fn c_strings(arguments: &[String]) -> Result<Vec<CString>, EalError> {

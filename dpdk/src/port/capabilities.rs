@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::fs;
 
 use dpdk_sys::{rte_eth_desc_lim, rte_eth_dev_info};
 
@@ -54,7 +55,8 @@ pub struct Capabilities {
     pub tx_descriptors: Limits,
     /// Smallest MTU.
     pub min_mtu: u16,
-    /// Largest MTU; 65535 where the driver has no opinion.
+    /// Largest MTU that the driver sets and receives; 65535 where it has no opinion. `net_af_packet` claims
+    /// 1500, and works with whatever the MTU of its kernel interface is (see [`super::PortConfig::mtu`]).
     pub max_mtu: u16,
     /// Longest frame that can be received, bytes.
     pub max_frame: u32,
@@ -78,11 +80,16 @@ pub struct Capabilities {
     pub tx_checksums: [bool; 3],
     /// NUMA node, where known.
     pub socket: Option<u32>,
+    /// The kernel interface that the device works on, by index, where there is one.
+    pub kernel_interface: Option<u32>,
     /// Receive offloads that may be switched on.
     pub(super) rx_offloads: u64,
     /// Transmit offloads that may be switched on.
     pub(super) tx_offloads: u64,
 }
+
+/// Ethernet header and checksum: what DPDK adds to an MTU to compare it with the longest frame.
+const ETHERNET: u32 = 14 + 4;
 
 /// Drivers that receive and transmit chains without saying so.
 const CHAINS_UNDECLARED: &[&str] = &["net_pcap"];
@@ -101,7 +108,8 @@ impl Capabilities {
             rx_descriptors: Limits::from_raw(&info.rx_desc_lim),
             tx_descriptors: Limits::from_raw(&info.tx_desc_lim),
             min_mtu: info.min_mtu,
-            max_mtu: info.max_mtu,
+            max_mtu: u16::try_from(info.max_rx_pktlen.saturating_sub(ETHERNET))
+                .map_or(info.max_mtu, |longest| longest.min(info.max_mtu)),
             max_frame: info.max_rx_pktlen,
             min_rx_buffer: info.min_rx_bufsize,
             rss_fields: RssFields::from_bits(info.flow_type_rss_offloads),
@@ -121,9 +129,27 @@ impl Capabilities {
                 tx(sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM),
             ],
             socket: u32::try_from(socket).ok(),
+            kernel_interface: (info.if_index != 0).then_some(info.if_index),
             rx_offloads: info.rx_offload_capa,
             tx_offloads: info.tx_offload_capa,
         }
+    }
+}
+
+impl Capabilities {
+    /// The MTU of the device's kernel interface, where it has one.
+    pub(super) fn kernel_mtu(&self) -> Option<u16> {
+        let index = self.kernel_interface?.to_string();
+        let read = |path: std::path::PathBuf| fs::read_to_string(path).ok();
+        fs::read_dir("/sys/class/net").ok()?.flatten().find_map(|entry| {
+            let of_this = read(entry.path().join("ifindex"))?.trim() == index;
+            of_this.then(|| read(entry.path().join("mtu"))?.trim().parse().ok()).flatten()
+        })
+    }
+
+    /// Whether the driver receives and transmits what its kernel interface does, whatever it claims.
+    pub(super) fn follows_kernel_mtu(&self) -> bool {
+        self.driver == "net_af_packet"
     }
 }
 

@@ -13,8 +13,11 @@ pub struct PortConfig {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
     pub tx_descriptors: u16,
-    /// The MTU to set, or `None` for the device's present one. A frame of that MTU must fit one buffer of
-    /// the receive mempool (see [`crate::mempool::data_room_for_mtu`]), unless the device can scatter it.
+    /// The MTU to set, or `None` for the device's present one (its kernel interface's, where it has one). A
+    /// frame of that MTU must fit one buffer of the receive mempool (see
+    /// [`crate::mempool::data_room_for_mtu`]), unless the device can scatter it. More than 1500 on
+    /// `net_af_packet` must be set on the kernel interface beforehand, with a `framesz` to match; frames
+    /// longer than that arrive cut off.
     pub mtu: Option<u16>,
     /// Whether to receive frames for every address.
     pub promiscuous: bool,

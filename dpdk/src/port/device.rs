@@ -81,7 +81,10 @@ impl Device {
     /// # Errors
     /// The driver's.
     pub fn mtu(&self) -> Result<u16, PortError> {
-        self.handle.mtu().map_err(|errno| self.handle.refused(&self.capabilities, "to tell its MTU", errno))
+        self.capabilities
+            .kernel_mtu()
+            .map_or_else(|| self.handle.mtu(), Ok)
+            .map_err(|errno| self.handle.refused(&self.capabilities, "to tell its MTU", errno))
     }
 
     /// The MAC address.

@@ -81,7 +81,7 @@ pub enum PortError {
         limits: super::Limits,
     },
     /// An MTU outside the device's range.
-    #[error("port {port}: MTU {asked} asked, {driver} takes {least} to {most}")]
+    #[error("port {port}: MTU {asked} asked, {driver} takes {least} to {most}{remedy}")]
     Mtu {
         /// The port.
         port: String,
@@ -93,6 +93,8 @@ pub enum PortError {
         least: u16,
         /// Largest.
         most: u16,
+        /// What can be done about it, if anything.
+        remedy: &'static str,
     },
     /// Frames that neither fit a buffer nor can be scattered over several.
     #[error(

@@ -8,9 +8,11 @@ mod capabilities;
 mod config;
 mod device;
 mod error;
+mod mtu;
 mod queue;
 mod rss;
 mod running;
+mod starting;
 mod stats;
 
 pub use capabilities::{Capabilities, Limits};
