@@ -76,27 +76,42 @@ fn distance(a: u32, b: u32) -> i32 {
     (a.wrapping_sub(b) << SHIFT).cast_signed() >> SHIFT
 }
 
-/// The entries of one fired chunk.
-#[derive(Debug, Default)]
+/// Entries that are due, of as many chunks as are looked at together so that their cache misses overlap.
+#[derive(Debug)]
 pub(super) struct Batch {
-    entries: [(u32, u32); ENTRIES],
-    count: u32,
+    entries: [Entry; Self::CAPACITY],
+    count: usize,
 }
 
 impl Batch {
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
-        self.entries
-            .iter()
-            .take(self.count as usize)
-            .map(|(id, filed)| Entry { id: *id, filed: Filed(*filed) })
+    const CAPACITY: usize = 4 * ENTRIES;
+
+    pub(super) fn new() -> Self {
+        Self { entries: [Entry { id: 0, filed: Filed::NOT }; Self::CAPACITY], count: 0 }
+    }
+
+    /// Whether another chunk goes in.
+    pub(super) fn has_room(&self) -> bool {
+        self.count + ENTRIES <= Self::CAPACITY
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.entries.get(..self.count).unwrap_or_default()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if let Some(place) = self.entries.get_mut(self.count) {
+            *place = entry;
+            self.count += 1;
+        }
     }
 }
 
 /// What a look at the wheel brought.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Entries that are due.
-    Due(Batch),
+    /// That many entries are due.
+    Due(u32),
     /// A slot that has no (more) entries.
     Passed,
     /// Nothing is due.
@@ -160,9 +175,14 @@ impl Wheel {
         Some(filed)
     }
 
-    /// Takes up to seven entries that are due, or goes one slot further.
-    #[inline]
-    pub(super) fn turn(&mut self, now: Ticks) -> Turn {
+    /// Whether nothing is due.
+    #[inline(always)]
+    pub(super) fn is_idle(&self, now: Ticks) -> bool {
+        distance(now.0 >> SHIFT, self.header().wheel_next.load(Relaxed)) < 0
+    }
+
+    /// Moves a chunk of entries that are due into `batch`, which has room, or goes one slot further.
+    pub(super) fn turn(&mut self, now: Ticks, batch: &mut Batch) -> Turn {
         let header = self.header();
         let next = header.wheel_next.load(Relaxed);
         let behind = distance(now.0 >> SHIFT, next);
@@ -178,9 +198,9 @@ impl Wheel {
             return Turn::Passed;
         }
         let chunk = self.chunk(number);
-        let mut batch = Batch { count: chunk.count.load(Relaxed), ..Batch::default() };
-        for (entry, [id, filed]) in batch.entries.iter_mut().zip(&chunk.entries) {
-            *entry = (id.load(Relaxed), filed.load(Relaxed));
+        let count = chunk.count.load(Relaxed);
+        for [id, filed] in chunk.entries.iter().take(count as usize) {
+            batch.push(Entry { id: id.load(Relaxed), filed: Filed(filed.load(Relaxed)) });
         }
         let following = chunk.next.load(Relaxed);
         head.store(following, Relaxed);
@@ -189,8 +209,8 @@ impl Wheel {
         if following != 0 {
             self.chunks.prefetch(following as usize - 1);
         }
-        header.wheel_entries.store(header.wheel_entries.load(Relaxed) - batch.count, Relaxed);
-        Turn::Due(batch)
+        header.wheel_entries.store(header.wheel_entries.load(Relaxed) - count, Relaxed);
+        Turn::Due(count)
     }
 
     /// Chunk `number`, counted from 1.
