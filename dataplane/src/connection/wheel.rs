@@ -234,3 +234,121 @@ impl Wheel {
         Some(fresh + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::{Carver, Region};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wheel(entries: usize, now: Ticks) -> Wheel {
+        let chunks = chunks_for(entries);
+        let length = size_of::<Header>() + SLOTS * 4 + chunks * size_of::<Chunk>();
+        let mut carver = Carver::new(Region::anonymous(length).unwrap());
+        let (header, slots) = (carver.take(1).unwrap(), carver.take(SLOTS).unwrap());
+        let mut wheel = Wheel::new(header, slots, carver.take(chunks).unwrap());
+        wheel.start(now);
+        wheel
+    }
+
+    fn fired(wheel: &mut Wheel, now: Ticks) -> Vec<Entry> {
+        let mut fired = Vec::new();
+        loop {
+            let mut batch = Batch::new();
+            let turn = wheel.turn(now, &mut batch);
+            fired.extend_from_slice(batch.entries());
+            if turn == Turn::Idle {
+                assert!(wheel.is_idle(now));
+                return fired;
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_cache_lines() {
+        assert_eq!((size_of::<Chunk>(), align_of::<Chunk>()), (64, 64));
+    }
+
+    #[test]
+    fn chunks_suffice_whatever_the_slots() {
+        let entries: u32 = if cfg!(miri) { 300 } else { 30_000 };
+        let mut wheel = wheel(entries as usize, Ticks(0));
+        for round in 0..3 {
+            // One in each slot, then all that are left in one: the most chunks that are begun and not full.
+            for id in 0..entries {
+                let slot = if id < ROUND { id } else { 5 };
+                assert!(wheel.file(id, Ticks((round * ROUND + slot) << SHIFT)).is_some(), "{round} {id}");
+            }
+            assert_eq!(wheel.len(), entries);
+            let end = Ticks(((round + 1) * ROUND - 1) << SHIFT);
+            assert_eq!(fired(&mut wheel, end).len(), entries as usize);
+        }
+        assert_eq!(wheel.len(), 0);
+    }
+
+    #[test]
+    fn without_chunks_an_entry_is_refused() {
+        let mut wheel = wheel(0, Ticks(0));
+        for slot in 0..ROUND {
+            assert!(wheel.file(1, Ticks(slot << SHIFT)).is_some());
+        }
+        let room = (0..100).take_while(|_| wheel.file(1, Ticks(0)).is_some()).count();
+        assert_eq!(room, 6 + 7);
+        assert_eq!(wheel.len() as usize, fired(&mut wheel, Ticks(u32::MAX >> 2)).len());
+    }
+
+    #[test]
+    fn slot_numbers_wrap_with_the_clock() {
+        assert_eq!(slot_of(Ticks(u32::MAX)), 0);
+        assert_eq!(slot_of(Ticks(0)), 0);
+        assert_eq!(slot_of(Ticks(1)), 1);
+        assert_eq!((distance(0, SLOT_MASK), distance(SLOT_MASK, 0), distance(7, 3)), (1, -1, 4));
+        assert!(Filed::at(SLOT_MASK).covers(Ticks(5)) && !Filed::at(5).covers(Ticks(u32::MAX - 1000)));
+        assert!(!Filed::NOT.covers(Ticks(5)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 3 } else { 300 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Against a list: nothing fires early, nothing is lost, and all fires in the slot it was filed for.
+        #[test]
+        fn the_wheel_is_a_list_of_deadlines(
+            start in any::<u32>(),
+            steps in proptest::collection::vec(
+                (proptest::collection::vec(prop_oneof![0u32..1_000, 0u32..1_500_000], 0..20),
+                 prop_oneof![0u32..200, 0u32..50_000, 0u32..3_000_000]),
+                1..if cfg!(miri) { 4 } else { 30 }),
+        ) {
+            let mut now = Ticks(start);
+            let mut wheel = wheel(1000, now);
+            let mut waiting: Vec<Entry> = Vec::new();
+            let mut id = 0;
+            for (delays, pass) in steps {
+                for delay in delays {
+                    let deadline = now.after(delay);
+                    let filed = wheel.file(id, deadline).unwrap();
+                    let moment = Ticks(filed.0 & !1);
+                    if delay < (HORIZON - 1) << SHIFT {
+                        prop_assert!(moment.reached(deadline) && moment.since(deadline) <= 2 * SLOT_MS);
+                    } else {
+                        prop_assert!(moment.since(now) > (HORIZON - 1) << SHIFT);
+                    }
+                    waiting.push(Entry { id, filed });
+                    id += 1;
+                }
+                now = now.after(pass);
+                let mut fired = fired(&mut wheel, now);
+                fired.sort_by_key(|entry| entry.id);
+                let due = |entry: &Entry| now.reached(Ticks(entry.filed.0 & !1));
+                let wanted: Vec<_> = waiting.iter().copied().filter(due).collect();
+                prop_assert_eq!(fired, wanted);
+                waiting.retain(|entry| !due(entry));
+                prop_assert_eq!(wheel.len() as usize, waiting.len());
+            }
+        }
+    }
+}
