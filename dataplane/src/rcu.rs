@@ -6,6 +6,7 @@
 
 use crossbeam_utils::CachePadded;
 use std::fmt;
+#[cfg(not(loom))]
 use std::time::Duration;
 
 #[cfg(loom)]
@@ -83,7 +84,7 @@ pub struct Publisher<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// Makes a publisher and its readers, all of them online and holding nothing. The first value is revision 0.
+/// Makes a publisher and its readers, which are offline until they first read. The first value is revision 0.
 pub fn channel<T: Send + Sync>(value: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
     let shared = Arc::new(Shared {
         current: CachePadded::new(AtomicPtr::new(Box::into_raw(Box::new(value)))),
@@ -250,5 +251,267 @@ impl<T> Drop for Reader<T> {
 impl<T> fmt::Debug for Reader<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    /// Says when it is dropped, and is recognisable while it is not.
+    struct Value {
+        number: u64,
+        twice: u64,
+        dropped: Arc<AtomicUsize>,
+    }
+
+    impl Value {
+        fn new(number: u64, dropped: &Arc<AtomicUsize>) -> Self {
+            Self { number, twice: number * 2, dropped: Arc::clone(dropped) }
+        }
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.twice = u64::MAX;
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn dropped(counter: &AtomicUsize) -> usize {
+        counter.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_value_lives_until_every_reader_has_passed() {
+        let counter = Arc::new(AtomicUsize::new(0));
+        let (mut publisher, mut readers) = channel(Value::new(0, &counter), 2);
+        assert_eq!(readers[0].with(|value| value.number), 0);
+        assert_eq!(readers[1].with(|value| value.number), 0);
+        assert_eq!(publisher.publish(Value::new(1, &counter)), Ok(1));
+        assert_eq!((publisher.current().number, publisher.retired(), dropped(&counter)), (1, 1, 0));
+        assert_eq!((publisher.passed(0), publisher.passed(1), publisher.laggard()), (true, false, Some(0)));
+        assert_eq!(readers[0].with(|value| value.number), 1);
+        assert_eq!((publisher.reclaim(), publisher.laggard()), (0, Some(1)));
+        assert!(!publisher.wait_passed(1, Duration::from_millis(2)));
+        assert_eq!(readers[1].with(|value| value.number), 1);
+        assert!(publisher.wait_passed(1, Duration::ZERO));
+        assert!(publisher.passed(1) && !publisher.passed(2), "the future has not been passed");
+        assert_eq!((publisher.reclaim(), publisher.retired(), dropped(&counter)), (1, 0, 1));
+        assert_eq!((readers[0].number(), readers[1].number()), (0, 1));
+    }
+
+    #[test]
+    fn a_sleeping_reader_holds_nobody_up() {
+        let counter = Arc::new(AtomicUsize::new(0));
+        let (mut publisher, mut readers) = channel(Value::new(0, &counter), 2);
+        // Not begun yet: offline.
+        assert_eq!(publisher.publish(Value::new(1, &counter)), Ok(1));
+        assert_eq!(dropped(&counter), 1);
+        readers[0].online();
+        readers[1].with(|_| ());
+        readers[1].offline();
+        publisher.publish(Value::new(2, &counter)).unwrap();
+        assert_eq!((dropped(&counter), publisher.laggard()), (1, Some(0)));
+        readers[0].offline();
+        assert_eq!((publisher.reclaim(), dropped(&counter)), (1, 2));
+        assert_eq!(readers[1].with(|value| value.number), 2);
+    }
+
+    #[test]
+    fn too_many_retired_are_refused_by_name() {
+        let counter = Arc::new(AtomicUsize::new(0));
+        let (mut publisher, mut readers) = channel(Value::new(0, &counter), 3);
+        readers.iter_mut().for_each(|reader| reader.with(|_| ()));
+        for number in 1..=8 {
+            assert_eq!(publisher.publish(Value::new(number, &counter)), Ok(number));
+            readers[0].with(|value| assert_eq!(value.number, number));
+            readers[2].with(|value| assert_eq!(value.number, number));
+        }
+        let refused = publisher.publish(Value::new(9, &counter)).unwrap_err();
+        assert_eq!(refused.to_string(), "8 values wait for reader 1 to pass");
+        assert_eq!((publisher.revision(), publisher.retired(), dropped(&counter)), (8, 8, 1));
+        readers[1].with(|value| assert_eq!(value.number, 8));
+        assert_eq!(publisher.publish(Value::new(9, &counter)), Ok(9));
+        drop(readers);
+        assert_eq!(publisher.reclaim(), 1);
+        drop(publisher);
+        assert_eq!(dropped(&counter), 11);
+    }
+
+    #[test]
+    fn whoever_goes_last_cleans_up() {
+        let counter = Arc::new(AtomicUsize::new(0));
+        let (mut publisher, mut readers) = channel(Value::new(0, &counter), 1);
+        readers[0].with(|_| ());
+        publisher.publish(Value::new(1, &counter)).unwrap();
+        drop(publisher);
+        assert_eq!(dropped(&counter), 0);
+        assert_eq!(readers[0].with(|value| value.number), 1);
+        drop(readers);
+        assert_eq!(dropped(&counter), 2);
+    }
+
+    #[test]
+    fn readers_beside_a_publisher_see_whole_values_in_order() {
+        let rounds = if cfg!(miri) { 30 } else { 50_000 };
+        let counter = Arc::new(AtomicUsize::new(0));
+        let (mut publisher, readers) = channel(Value::new(0, &counter), 3);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for mut reader in readers {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let (mut last, mut turns) = (0, 0u32);
+                    while !stop.load(Ordering::Relaxed) {
+                        let number = reader.with(|value| {
+                            let number = value.number;
+                            assert_eq!(value.twice, number * 2, "freed while in use");
+                            number
+                        });
+                        assert!(number >= last);
+                        last = number;
+                        turns = turns.wrapping_add(1);
+                        if turns.is_multiple_of(7) {
+                            reader.offline();
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut published = 0;
+            while published < rounds {
+                match publisher.publish(Value::new(published + 1, &counter)) {
+                    Ok(revision) => {
+                        published += 1;
+                        assert_eq!(revision, published);
+                    }
+                    Err(refused) => {
+                        assert!(refused.reader < 3);
+                        std::thread::yield_now();
+                    }
+                }
+                assert!(publisher.retired() <= MAXIMUM_RETIRED);
+            }
+            assert!(publisher.wait_passed(rounds, Duration::from_secs(60)));
+            stop.store(true, Ordering::Relaxed);
+        });
+        publisher.reclaim();
+        assert_eq!(publisher.retired(), 0);
+    }
+}
+
+/// Every order of loads and stores of small programs: `RUSTFLAGS="--cfg loom" cargo test -p dataplane
+/// --no-default-features --release rcu`.
+#[cfg(all(test, loom))]
+mod exhaustive {
+    use super::*;
+    use loom::sync::atomic::AtomicBool;
+
+    /// Marks its place among `FREED` when it is dropped.
+    struct Value {
+        number: usize,
+        freed: Arc<[AtomicBool; 3]>,
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.freed[self.number].store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn freed() -> Arc<[AtomicBool; 3]> {
+        Arc::new([AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)])
+    }
+
+    /// Reads as a worker does: the value must be alive from the begin of the read to its end.
+    fn read(reader: &mut Reader<Value>) -> usize {
+        reader.with(|value| {
+            assert!(!value.freed[value.number].load(Ordering::Relaxed), "freed before");
+            loom::thread::yield_now();
+            assert!(!value.freed[value.number].load(Ordering::Relaxed), "freed while in use");
+            value.number
+        })
+    }
+
+    #[test]
+    fn a_reader_and_two_publications() {
+        loom::model(|| {
+            let freed = freed();
+            let value = |number| Value { number, freed: Arc::clone(&freed) };
+            let (mut publisher, mut readers) = channel(value(0), 1);
+            let mut reader = readers.remove(0);
+            let thread = loom::thread::spawn(move || {
+                let first = read(&mut reader);
+                let second = read(&mut reader);
+                assert!(second >= first);
+            });
+            publisher.publish(value(1)).unwrap();
+            publisher.publish(value(2)).unwrap();
+            publisher.reclaim();
+            thread.join().unwrap();
+            publisher.reclaim();
+            assert_eq!(publisher.retired(), 0);
+        });
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_between() {
+        loom::model(|| {
+            let freed = freed();
+            let value = |number| Value { number, freed: Arc::clone(&freed) };
+            let (mut publisher, mut readers) = channel(value(0), 1);
+            let mut reader = readers.remove(0);
+            let thread = loom::thread::spawn(move || {
+                read(&mut reader);
+                reader.offline();
+                read(&mut reader);
+            });
+            publisher.publish(value(1)).unwrap();
+            publisher.reclaim();
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn passed_means_passed() {
+        loom::model(|| {
+            let freed = freed();
+            let value = |number| Value { number, freed: Arc::clone(&freed) };
+            let (mut publisher, mut readers) = channel(value(0), 1);
+            let mut reader = readers.remove(0);
+            let told = Arc::new(AtomicBool::new(false));
+            let tell = Arc::clone(&told);
+            let thread = loom::thread::spawn(move || {
+                read(&mut reader);
+                let told = told.load(Ordering::Acquire);
+                let number = read(&mut reader);
+                assert!(!told || number == 1, "an older value after it was passed");
+            });
+            let revision = publisher.publish(value(1)).unwrap();
+            if publisher.passed(revision) {
+                tell.store(true, Ordering::Release);
+            }
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_readers() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let freed = freed();
+            let value = |number| Value { number, freed: Arc::clone(&freed) };
+            let (mut publisher, readers) = channel(value(0), 2);
+            let threads: Vec<_> = readers
+                .into_iter()
+                .map(|mut reader| loom::thread::spawn(move || read(&mut reader)))
+                .collect();
+            publisher.publish(value(1)).unwrap();
+            publisher.reclaim();
+            threads.into_iter().for_each(|thread| assert!(thread.join().unwrap() <= 1));
+        });
     }
 }

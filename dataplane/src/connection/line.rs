@@ -402,3 +402,53 @@ impl<A> ConnectionView<A> {
         self.timeout.saturating_sub(now.since(self.last_seen))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// Offset and length of each field.
+    fn fields<A: Address>() -> Vec<(&'static str, usize, usize)> {
+        macro_rules! list {
+            ($($field:ident: $type:ty),+) => {
+                vec![$((stringify!($field), offset_of!(Line<A>, $field), size_of::<$type>())),+]
+            };
+        }
+        list!(client: A::Cells, virtual_: A::Cells, client_port: u16, virtual_port: u16, server_port: u16, protocol: u8,
+            state: u8, flags: u32, generation: u32, last_seen: u32, timeout: u32, destination: u32, packets_in: u32,
+            server: A::Cells, filed: u32, template: u32, side: u32, link: u64)
+    }
+
+    fn check<A: Address>(size: usize) {
+        assert_eq!((size_of::<Line<A>>(), align_of::<Line<A>>()), (size, 64));
+        for (name, offset, length) in fields::<A>() {
+            assert_eq!(offset / 64, (offset + length - 1) / 64, "{name} crosses a cache line");
+            assert_eq!(offset % length.min(8), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_cache_line_or_two() {
+        check::<Ipv4Addr>(64);
+        check::<Ipv6Addr>(128);
+        let used: usize = fields::<Ipv4Addr>().iter().map(|(_, _, length)| length).sum();
+        assert_eq!(used, 64, "nothing is wasted");
+    }
+
+    #[test]
+    fn what_forwarding_reads_lies_in_the_first_line() {
+        for (name, offset, _) in fields::<Ipv6Addr>() {
+            let hot = !["server", "filed", "template", "side", "link"].contains(&name);
+            assert_eq!(offset < 64, hot, "{name}");
+        }
+    }
+
+    #[test]
+    fn mac_and_port_share_a_word_with_the_marks() {
+        let (mac, port) = ([1, 2, 3, 4, 5, 0xFF], PortId(200));
+        assert_eq!(unpack_link(pack_link(mac, port) | MARK_BOTH), (mac, port));
+        assert_eq!(pack_link([0xFF; 6], PortId(0xFF)) & MARK_BOTH, 0);
+    }
+}

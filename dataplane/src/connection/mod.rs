@@ -28,7 +28,7 @@ use index::{Bucket, Index, REVERSE};
 use slab::{Carver, Header, LINE, Part};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use wheel::{Chunk, Filed, Turn, Wheel};
+use wheel::{Batch, Chunk, Filed, Turn, Wheel};
 
 /// Tells a table's region from other memory.
 const MAGIC: u64 = u64::from_le_bytes(*b"uvsTable");
@@ -409,7 +409,10 @@ impl<A: Address> Table<A> {
         }
         let line = &self.lines[number as usize];
         if free != Line::<A>::NONE {
-            self.header().free.store(line.side(), Relaxed);
+            let following = line.side();
+            self.header().free.store(following, Relaxed);
+            // The next connection opens there.
+            self.lines.prefetch(following as usize);
         }
         self.header().fresh.store(fresh, Relaxed);
         self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
@@ -505,24 +508,44 @@ impl<A: Address> Table<A> {
     ) -> Expiry {
         let mut done = Expiry::default();
         let mut spent = 0;
-        while spent < budget {
-            match self.wheel.turn(now) {
-                Turn::Idle => return done,
-                Turn::Passed => spent += 1,
-                Turn::Due(batch) => {
-                    for entry in batch.iter() {
-                        self.lines.prefetch(entry.id as usize);
-                    }
-                    for entry in batch.iter() {
-                        spent += 1;
-                        done.looked_at += 1;
-                        done.expired += u32::from(self.fire(entry, now, &mut expired));
-                    }
+        while !self.wheel.is_idle(now) {
+            if spent >= budget {
+                done.behind = true;
+                break;
+            }
+            let mut batch = Batch::new();
+            while batch.has_room() && spent < budget {
+                match self.wheel.turn(now, &mut batch) {
+                    Turn::Idle => break,
+                    Turn::Passed => spent += 1,
+                    Turn::Due(count) => spent += count,
                 }
             }
+            let entries = batch.entries();
+            for entry in entries {
+                self.lines.prefetch(entry.id as usize);
+            }
+            for entry in entries {
+                self.prefetch_expired(entry.id, now);
+            }
+            for entry in entries {
+                done.looked_at += 1;
+                done.expired += u32::from(self.fire(*entry, now, &mut expired));
+            }
         }
-        done.behind = true;
         done
+    }
+
+    /// Asks for the buckets of a connection that is about to be closed.
+    #[inline(always)]
+    fn prefetch_expired(&self, number: u32, now: Ticks) {
+        let Some(line) = self.lines.get(number as usize) else { return };
+        if line.is_live() && line.is_expired(now) {
+            self.index.prefetch(self.hash(&line.tuple()));
+            if line.both_directions() {
+                self.index.prefetch(self.hash(&line.reply_tuple()));
+            }
+        }
     }
 
     /// Looks at one entry; whether its connection was closed.

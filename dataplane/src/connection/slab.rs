@@ -261,7 +261,7 @@ pub(super) struct Header {
     pub(super) capacity: AtomicU32,
     pub(super) buckets: AtomicU32,
     pub(super) chunks: AtomicU32,
-    padding: [AtomicU32; 3],
+    padding: [AtomicU32; 5],
     /// Lines from here on were never used. Listings read it.
     pub(super) fresh: AtomicU32,
     /// First of the free lines, chained by their side handle; all ones: none.
@@ -310,5 +310,59 @@ impl<A: Address> Slab<A> {
     #[must_use]
     pub fn read(&self, id: ConnectionId) -> Option<ConnectionView<A>> {
         self.lines.get(id.index())?.read(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn the_header_is_two_cache_lines_the_second_written() {
+        assert_eq!((size_of::<Header>(), align_of::<Header>()), (128, 64));
+        assert_eq!(offset_of!(Header, fresh), 64);
+    }
+
+    #[test]
+    fn parts_do_not_overlap_and_end_with_the_region() {
+        let mut carver = Carver::new(Region::anonymous(256).unwrap());
+        let first = carver.take::<AtomicU32>(3).unwrap();
+        let second = carver.take::<AtomicU64>(16).unwrap();
+        assert_eq!(carver.taken(), 64 + 128);
+        assert!(carver.take::<AtomicU64>(9).is_none() && carver.take::<AtomicU64>(usize::MAX).is_none());
+        let third = carver.take::<AtomicU64>(8).unwrap();
+        first.iter().for_each(|cell| cell.store(1, Relaxed));
+        second.iter().for_each(|cell| cell.store(2, Relaxed));
+        assert!(first.iter().all(|cell| cell.load(Relaxed) == 1));
+        assert!(third.iter().all(|cell| cell.load(Relaxed) == 0));
+        assert_eq!(first.as_ptr().align_offset(LINE), 0);
+        drop((carver, second, third));
+        assert_eq!(first.release().unwrap().length(), 256);
+    }
+
+    #[test]
+    fn large_regions_are_aligned_to_huge_pages() {
+        let region = Region::anonymous(HUGE).unwrap();
+        assert_eq!(region.base.as_ptr().align_offset(HUGE), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 4 } else { 1000 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn bytes_are_compared_alike_everywhere(bytes in any::<[u8; 16]>(), place in 0usize..16, other in any::<u8>()) {
+            let word = |half: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[half * 8 + byte]));
+            let wanted = |byte| (0..16).filter(|at| bytes[*at] == byte).fold(0, |found, at| found | 1 << at);
+            for byte in [bytes[place], other, 0] {
+                prop_assert_eq!(equal_bytes(word(0), word(1), byte), wanted(byte));
+                prop_assert_eq!(equal_bytes_portable(word(0), word(1), byte), wanted(byte));
+            }
+        }
     }
 }

@@ -204,3 +204,151 @@ pub fn next(state: State, flags: u32, sender: Sender, packet: u8, secure: bool) 
     let tables = if secure { &SECURE } else { &NORMAL };
     (tables[table][event].get(state as usize).copied().unwrap_or(NO), flags)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as the reference has it: a row for each event, columns by state.
+    const REFERENCE: &str = "
+        in  syn SR ES ES SR SR SR SR SR SR SR SR
+        in  fin CL CW SS TW TW TW CL CW LA LI TW
+        in  ack ES ES SS ES FW TW CL CW CL LI ES
+        in  rst CL CL CL SR CL CL CL CL LA LI SR
+        out syn SS ES SS SR SS SS SS SS SS LI SR
+        out fin TW FW SS TW FW TW CL TW LA LI TW
+        out ack ES ES SS ES FW TW CL CW LA ES ES
+        out rst CL CL SS CL CL TW CL CL CL CL CL
+        dr  syn SR ES ES SR SR SR SR SR SR SR SR
+        dr  fin CL FW SS TW FW TW CL CW LA LI TW
+        dr  ack ES ES SS ES FW TW CL CW CL LI ES
+        dr  rst CL CL CL SR CL CL CL CL LA LI CL";
+
+    /// What defence mode changes: event, state before, state after.
+    const DEFENCE: &str = "
+        in  syn SA SA
+        in  fin SA SA
+        in  ack SR SR
+        in  ack SA SA
+        in  ack NO ES
+        in  rst SA CL
+        out syn SR SA
+        out syn SA SA
+        dr  syn NO SA
+        dr  syn ES ES
+        dr  syn SS ES
+        dr  syn SR SR
+        dr  syn FW SA
+        dr  syn TW SA
+        dr  syn CL SA
+        dr  syn CW SA
+        dr  syn LA SA
+        dr  syn LI SA
+        dr  syn SA SA";
+
+    fn state(short: &str) -> State {
+        let names = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"];
+        State::from_number(u8::try_from(names.iter().position(|name| *name == short).unwrap()).unwrap())
+    }
+
+    fn event(name: &str) -> u8 {
+        match name {
+            "syn" => tcp_flags::SYN,
+            "fin" => tcp_flags::FIN,
+            "ack" => tcp_flags::ACK,
+            "rst" => tcp_flags::RST,
+            other => panic!("event {other}"),
+        }
+    }
+
+    fn sender(name: &str) -> (u32, Sender) {
+        match name {
+            "in" => (0, Sender::Client),
+            "out" => (0, Sender::Server),
+            "dr" => (NO_OUTPUT, Sender::Client),
+            other => panic!("sender {other}"),
+        }
+    }
+
+    #[test]
+    fn every_cell_of_the_table() {
+        let mut cells = 0;
+        for row in REFERENCE.trim().lines() {
+            let words: Vec<_> = row.split_whitespace().collect();
+            let (flags, sender) = sender(words[0]);
+            assert_eq!(words.len(), 13, "{row}");
+            for (before, after) in State::ALL.into_iter().zip(&words[2..]) {
+                let reached = next(before, flags, sender, event(words[1]), false);
+                assert_eq!(reached, (state(after), flags), "{row}: from {}", before.name());
+                cells += 1;
+            }
+        }
+        assert_eq!(cells, 3 * 4 * 11);
+    }
+
+    #[test]
+    fn every_cell_of_defence_mode() {
+        let changes: Vec<Vec<_>> =
+            DEFENCE.trim().lines().map(|row| row.split_whitespace().collect()).collect();
+        for direction in ["in", "out", "dr"] {
+            for name in ["syn", "fin", "ack", "rst"] {
+                for before in &State::ALL[..11] {
+                    let (flags, sender) = sender(direction);
+                    let normal = next(*before, flags, sender, event(name), false).0;
+                    let wanted = changes
+                        .iter()
+                        .find(|row| row[0] == direction && row[1] == name && state(row[2]) == *before)
+                        .map_or(normal, |row| state(row[3]));
+                    let reached = next(*before, flags, sender, event(name), true).0;
+                    assert_eq!(reached, wanted, "{direction} {name} {}", before.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_strongest_flag_decides() {
+        use tcp_flags::{ACK, FIN, RST, SYN};
+        let step = |packet| next(State::Established, NO_OUTPUT, Sender::Client, packet, false).0;
+        assert_eq!(step(SYN | FIN | ACK), State::Established);
+        assert_eq!(step(FIN | ACK), State::FinWait);
+        assert_eq!(step(RST | SYN | FIN | ACK), State::Close);
+        assert_eq!(step(ACK | 0x08), State::Established);
+        assert_eq!(step(0x08), State::Close);
+        assert_eq!(step(0), State::Close);
+    }
+
+    #[test]
+    fn a_reply_ends_the_one_sided_view() {
+        let (state, flags) =
+            next(State::SynRecv, NO_OUTPUT | 3, Sender::Server, tcp_flags::SYN | tcp_flags::ACK, false);
+        assert_eq!((state, flags), (State::SynRecv, 3));
+        assert_eq!(
+            next(State::Established, flags, Sender::Client, tcp_flags::FIN, false).0,
+            State::CloseWait
+        );
+    }
+
+    #[test]
+    fn timeouts_and_activity_are_the_kernels() {
+        let defaults = Timeouts::default();
+        let seconds: Vec<_> = State::ALL.iter().map(|state| timeout(*state, &defaults) / 1000).collect();
+        assert_eq!(seconds, [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300]);
+        let set = Timeouts { tcp: 1, tcp_fin: 2, udp: 3 };
+        assert_eq!(timeout(State::Established, &set), 1);
+        assert_eq!((timeout(State::FinWait, &set), timeout(State::TimeWait, &set)), (2, 120_000));
+        assert_eq!(timeout(State::Udp, &set), 3);
+        let active: Vec<_> =
+            State::ALL.iter().filter(|state| activity(**state) == Activity::Active).collect();
+        assert_eq!(active, [&State::Established, &State::SynSent, &State::SynRecv, &State::SynAck]);
+        assert_eq!((initial(protocol::UDP), initial(protocol::TCP)), (State::Udp, State::None));
+    }
+
+    #[test]
+    fn numbers_are_states() {
+        for (number, state) in (0u8..).zip(State::ALL) {
+            assert_eq!((state as u8, State::from_number(number)), (number, state));
+        }
+        assert_eq!(State::from_number(12), State::None);
+    }
+}

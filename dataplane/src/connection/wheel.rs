@@ -76,27 +76,42 @@ fn distance(a: u32, b: u32) -> i32 {
     (a.wrapping_sub(b) << SHIFT).cast_signed() >> SHIFT
 }
 
-/// The entries of one fired chunk.
-#[derive(Debug, Default)]
+/// Entries that are due, of as many chunks as are looked at together so that their cache misses overlap.
+#[derive(Debug)]
 pub(super) struct Batch {
-    entries: [(u32, u32); ENTRIES],
-    count: u32,
+    entries: [Entry; Self::CAPACITY],
+    count: usize,
 }
 
 impl Batch {
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
-        self.entries
-            .iter()
-            .take(self.count as usize)
-            .map(|(id, filed)| Entry { id: *id, filed: Filed(*filed) })
+    const CAPACITY: usize = 4 * ENTRIES;
+
+    pub(super) fn new() -> Self {
+        Self { entries: [Entry { id: 0, filed: Filed::NOT }; Self::CAPACITY], count: 0 }
+    }
+
+    /// Whether another chunk goes in.
+    pub(super) fn has_room(&self) -> bool {
+        self.count + ENTRIES <= Self::CAPACITY
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.entries.get(..self.count).unwrap_or_default()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if let Some(place) = self.entries.get_mut(self.count) {
+            *place = entry;
+            self.count += 1;
+        }
     }
 }
 
 /// What a look at the wheel brought.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Entries that are due.
-    Due(Batch),
+    /// That many entries are due.
+    Due(u32),
     /// A slot that has no (more) entries.
     Passed,
     /// Nothing is due.
@@ -160,9 +175,14 @@ impl Wheel {
         Some(filed)
     }
 
-    /// Takes up to seven entries that are due, or goes one slot further.
-    #[inline]
-    pub(super) fn turn(&mut self, now: Ticks) -> Turn {
+    /// Whether nothing is due.
+    #[inline(always)]
+    pub(super) fn is_idle(&self, now: Ticks) -> bool {
+        distance(now.0 >> SHIFT, self.header().wheel_next.load(Relaxed)) < 0
+    }
+
+    /// Moves a chunk of entries that are due into `batch`, which has room, or goes one slot further.
+    pub(super) fn turn(&mut self, now: Ticks, batch: &mut Batch) -> Turn {
         let header = self.header();
         let next = header.wheel_next.load(Relaxed);
         let behind = distance(now.0 >> SHIFT, next);
@@ -178,9 +198,9 @@ impl Wheel {
             return Turn::Passed;
         }
         let chunk = self.chunk(number);
-        let mut batch = Batch { count: chunk.count.load(Relaxed), ..Batch::default() };
-        for (entry, [id, filed]) in batch.entries.iter_mut().zip(&chunk.entries) {
-            *entry = (id.load(Relaxed), filed.load(Relaxed));
+        let count = chunk.count.load(Relaxed);
+        for [id, filed] in chunk.entries.iter().take(count as usize) {
+            batch.push(Entry { id: id.load(Relaxed), filed: Filed(filed.load(Relaxed)) });
         }
         let following = chunk.next.load(Relaxed);
         head.store(following, Relaxed);
@@ -189,8 +209,8 @@ impl Wheel {
         if following != 0 {
             self.chunks.prefetch(following as usize - 1);
         }
-        header.wheel_entries.store(header.wheel_entries.load(Relaxed) - batch.count, Relaxed);
-        Turn::Due(batch)
+        header.wheel_entries.store(header.wheel_entries.load(Relaxed) - count, Relaxed);
+        Turn::Due(count)
     }
 
     /// Chunk `number`, counted from 1.
@@ -212,5 +232,123 @@ impl Wheel {
         }
         header.wheel_fresh.store(fresh + 1, Relaxed);
         Some(fresh + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::{Carver, Region};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wheel(entries: usize, now: Ticks) -> Wheel {
+        let chunks = chunks_for(entries);
+        let length = size_of::<Header>() + SLOTS * 4 + chunks * size_of::<Chunk>();
+        let mut carver = Carver::new(Region::anonymous(length).unwrap());
+        let (header, slots) = (carver.take(1).unwrap(), carver.take(SLOTS).unwrap());
+        let mut wheel = Wheel::new(header, slots, carver.take(chunks).unwrap());
+        wheel.start(now);
+        wheel
+    }
+
+    fn fired(wheel: &mut Wheel, now: Ticks) -> Vec<Entry> {
+        let mut fired = Vec::new();
+        loop {
+            let mut batch = Batch::new();
+            let turn = wheel.turn(now, &mut batch);
+            fired.extend_from_slice(batch.entries());
+            if turn == Turn::Idle {
+                assert!(wheel.is_idle(now));
+                return fired;
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_cache_lines() {
+        assert_eq!((size_of::<Chunk>(), align_of::<Chunk>()), (64, 64));
+    }
+
+    #[test]
+    fn chunks_suffice_whatever_the_slots() {
+        let entries: u32 = if cfg!(miri) { 300 } else { 30_000 };
+        let mut wheel = wheel(entries as usize, Ticks(0));
+        for round in 0..3 {
+            // One in each slot, then all that are left in one: the most chunks that are begun and not full.
+            for id in 0..entries {
+                let slot = if id < ROUND { id } else { 5 };
+                assert!(wheel.file(id, Ticks((round * ROUND + slot) << SHIFT)).is_some(), "{round} {id}");
+            }
+            assert_eq!(wheel.len(), entries);
+            let end = Ticks(((round + 1) * ROUND - 1) << SHIFT);
+            assert_eq!(fired(&mut wheel, end).len(), entries as usize);
+        }
+        assert_eq!(wheel.len(), 0);
+    }
+
+    #[test]
+    fn without_chunks_an_entry_is_refused() {
+        let mut wheel = wheel(0, Ticks(0));
+        for slot in 0..ROUND {
+            assert!(wheel.file(1, Ticks(slot << SHIFT)).is_some());
+        }
+        let room = (0..100).take_while(|_| wheel.file(1, Ticks(0)).is_some()).count();
+        assert_eq!(room, 6 + 7);
+        assert_eq!(wheel.len() as usize, fired(&mut wheel, Ticks(u32::MAX >> 2)).len());
+    }
+
+    #[test]
+    fn slot_numbers_wrap_with_the_clock() {
+        assert_eq!(slot_of(Ticks(u32::MAX)), 0);
+        assert_eq!(slot_of(Ticks(0)), 0);
+        assert_eq!(slot_of(Ticks(1)), 1);
+        assert_eq!((distance(0, SLOT_MASK), distance(SLOT_MASK, 0), distance(7, 3)), (1, -1, 4));
+        assert!(Filed::at(SLOT_MASK).covers(Ticks(5)) && !Filed::at(5).covers(Ticks(u32::MAX - 1000)));
+        assert!(!Filed::NOT.covers(Ticks(5)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 3 } else { 300 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Against a list: nothing fires early, nothing is lost, and all fires in the slot it was filed for.
+        #[test]
+        fn the_wheel_is_a_list_of_deadlines(
+            start in any::<u32>(),
+            steps in proptest::collection::vec(
+                (proptest::collection::vec(prop_oneof![0u32..1_000, 0u32..1_500_000], 0..20),
+                 prop_oneof![0u32..200, 0u32..50_000, 0u32..3_000_000]),
+                1..if cfg!(miri) { 4 } else { 30 }),
+        ) {
+            let mut now = Ticks(start);
+            let mut wheel = wheel(1000, now);
+            let mut waiting: Vec<Entry> = Vec::new();
+            let mut id = 0;
+            for (delays, pass) in steps {
+                for delay in delays {
+                    let deadline = now.after(delay);
+                    let filed = wheel.file(id, deadline).unwrap();
+                    let moment = Ticks(filed.0 & !1);
+                    if delay < (HORIZON - 1) << SHIFT {
+                        prop_assert!(moment.reached(deadline) && moment.since(deadline) <= 2 * SLOT_MS);
+                    } else {
+                        prop_assert!(moment.since(now) > (HORIZON - 1) << SHIFT);
+                    }
+                    waiting.push(Entry { id, filed });
+                    id += 1;
+                }
+                now = now.after(pass);
+                let mut fired = fired(&mut wheel, now);
+                fired.sort_by_key(|entry| entry.id);
+                let due = |entry: &Entry| now.reached(Ticks(entry.filed.0 & !1));
+                let wanted: Vec<_> = waiting.iter().copied().filter(due).collect();
+                prop_assert_eq!(fired, wanted);
+                waiting.retain(|entry| !due(entry));
+                prop_assert_eq!(wheel.len() as usize, waiting.len());
+            }
+        }
     }
 }
