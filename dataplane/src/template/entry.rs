@@ -46,8 +46,8 @@ impl State {
     }
 }
 
-/// One line. `key`, `destination` and `timeout` are written while the entry is nobody's; `state` changes by compare-and-swap
-/// alone; `expires` is written by whoever has counted itself in `state`, and by the one that moves an expiry on.
+/// One line. `key` and `destination` are written while the entry is nobody's; `state` changes by compare-and-swap alone; `expires`
+/// and `timeout` are written by whoever has counted itself in `state`, and by the one that moves an expiry on.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Entry {
@@ -187,6 +187,7 @@ impl Entry {
         if !self.attach(generation) {
             return false;
         }
+        self.rearm(now);
         self.expires.store(now.after(self.timeout.load(Relaxed)).0, Relaxed);
         self.update(generation, |state| state.controlled().checked_sub(1).map(|_| state.0 - 1))
     }
@@ -201,13 +202,15 @@ impl Entry {
         })
     }
 
-    /// Moves an expiry in the past on by whole rearmings, to the first after `now`.
+    /// Moves an expiry in the past on by whole rearmings, to the first after `now`. As in the kernel, that is the template's
+    /// timeout from then on.
     fn rearm(&self, now: Ticks) {
         loop {
             let expires = self.expires();
             if !now.reached(expires) {
                 return;
             }
+            self.timeout.store(REARM, Relaxed);
             let later = expires.after((now.since(expires) / REARM + 1).saturating_mul(REARM));
             if self.expires.compare_exchange(expires.0, later.0, Relaxed, Relaxed).is_ok() {
                 return;
@@ -249,7 +252,7 @@ impl Entry {
         let view = TemplateView {
             key: self.key(),
             destination: DestinationSlot(self.destination.load(Relaxed)),
-            timeout: self.timeout.load(Relaxed),
+            timeout: if self.expires().reached(now) { self.timeout.load(Relaxed) } else { REARM },
             remaining,
             controlled: state.controlled(),
             assured: state.is(ASSURED),
@@ -279,7 +282,7 @@ pub(super) struct FreeList {
 
 impl FreeList {
     /// All entries, in order, as [`Entry::free`] linked them.
-    pub(super) fn all(_: &[Entry]) -> Self {
+    pub(super) fn all() -> Self {
         Self { head: AtomicU64::new(0) }
     }
 

@@ -60,10 +60,10 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An index for `entries` entries, two thirds full when all of them are in use: two choices among buckets of seven then
-    /// leave none without a place.
+    /// An index for `entries` entries, half full when all of them are in use: with two buckets to choose from a key then finds no
+    /// place in either less than once in 10⁹ times.
     pub(super) fn new(entries: u32, key: u128) -> Self {
-        let buckets = (entries as usize * 3).div_ceil(2 * PLACES).max(2);
+        let buckets = (entries as usize * 2).div_ceil(PLACES).max(2);
         Self {
             buckets: std::iter::repeat_with(Bucket::new).take(buckets).collect(),
             key: [(key >> 64) as u64, (key & 0xFFFF_FFFF_FFFF_FFFF) as u64],

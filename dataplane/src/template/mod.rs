@@ -5,12 +5,12 @@
 //! for some tens of nanoseconds and give up after a bounded number of tries.
 //!
 //! An index of one-line buckets (seven places of tag and entry number; a key may be in either of two) lies over a slab of
-//! one-line entries. Entries never move, so that a handle is an entry's number and generation. The index has half as many
-//! places again as there are entries: an entry is what runs out, not a bucket.
+//! one-line entries. Entries never move, so that a handle is an entry's number and generation. The index has twice as many
+//! places as there are entries: what runs out are entries, not places.
 //!
 //! Life, as in the kernel (`ip_vs_conn_expire`): a template expires its timeout after the last connection it gave a
 //! destination to was opened. One that still controls connections then is given 60 s more, again and again, until it controls
-//! none. Nothing fires: this is worked out from the stored times when somebody looks.
+//! none, and 60 s stays its timeout. Nothing fires: this is worked out from the stored times when somebody looks.
 
 mod entry;
 mod index;
@@ -191,7 +191,7 @@ impl Templates {
         let entries: Box<[Entry]> = (0..capacity).map(|index| Entry::free(index, capacity)).collect();
         Self {
             index: Index::new(capacity, key),
-            free: FreeList::all(&entries),
+            free: FreeList::all(),
             entries,
             used: AtomicU32::new(0),
             swept: AtomicU32::new(0),

@@ -1,0 +1,213 @@
+//! What Linux does, written down from its behaviour and as plainly as possible: a list whose removals are real, a pointer to the
+//! last choice, weights that are counted down one step at a time.
+
+use crate::snapshot::SchedulerKind;
+use std::collections::HashMap;
+
+#[derive(Debug, Clone, Copy)]
+struct Server {
+    name: u8,
+    weight: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    active: u64,
+    inactive: u64,
+    overload: bool,
+    /// Thresholds; a removed server keeps them while it has connections.
+    upper: u32,
+    lower: u32,
+}
+
+pub(super) struct Kernel {
+    kind: SchedulerKind,
+    list: Vec<Server>,
+    counts: HashMap<u8, Counts>,
+    /// The last choice, `None`: the head of the list.
+    pointer: Option<u8>,
+    current: u32,
+    greatest: u32,
+    step: u32,
+}
+
+impl Kernel {
+    pub(super) fn new(kind: SchedulerKind) -> Self {
+        let counts = HashMap::new();
+        Self { kind, list: Vec::new(), counts, pointer: None, current: 0, greatest: 0, step: 1 }
+    }
+
+    fn place(&self, name: u8) -> Option<usize> {
+        self.list.iter().position(|server| server.name == name)
+    }
+
+    pub(super) fn has(&self, name: u8) -> bool {
+        self.place(name).is_some()
+    }
+
+    pub(super) fn add(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
+        self.list.insert(0, Server { name, weight });
+        self.judge(name, upper, lower);
+        self.list_changed();
+    }
+
+    pub(super) fn edit(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
+        let place = self.place(name).unwrap();
+        self.list[place].weight = weight;
+        self.judge(name, upper, lower);
+        self.list_changed();
+    }
+
+    pub(super) fn remove(&mut self, name: u8) {
+        let place = self.place(name).unwrap();
+        self.list.remove(place);
+        if self.pointer == Some(name) {
+            self.pointer = place.checked_sub(1).map(|before| self.list[before].name);
+        }
+        self.list_changed();
+    }
+
+    pub(super) fn switch(&mut self, kind: SchedulerKind) {
+        if kind != self.kind {
+            self.kind = kind;
+            self.pointer = None;
+            self.current = 0;
+            self.list_changed();
+        }
+    }
+
+    /// Overload after thresholds were set.
+    fn judge(&mut self, name: u8, upper: u32, lower: u32) {
+        let counts = self.counts.entry(name).or_default();
+        let changed = (counts.upper, counts.lower) != (upper, lower);
+        (counts.upper, counts.lower) = (upper, lower);
+        let total = counts.active + counts.inactive;
+        if changed && upper > 0 && total >= u64::from(upper) {
+            counts.overload = true;
+        } else if upper == 0 || total < counts.low() {
+            counts.overload = false;
+        }
+    }
+
+    fn list_changed(&mut self) {
+        if self.kind != SchedulerKind::Wrr {
+            return;
+        }
+        self.pointer = None;
+        let weights: Vec<u32> =
+            self.list.iter().map(|server| server.weight).filter(|weight| *weight > 0).collect();
+        let heaviest = weights.iter().copied().max().unwrap_or(0);
+        self.step =
+            (1..=heaviest).rev().find(|step| weights.iter().all(|weight| weight % step == 0)).unwrap_or(1);
+        self.greatest = heaviest.saturating_sub(self.step - 1);
+        if self.current == 0 || self.current > self.greatest {
+            self.current = self.greatest;
+        } else if self.step > 1 {
+            self.current = self.current / self.step * self.step + 1;
+        }
+    }
+
+    pub(super) fn opened(&mut self, name: u8) {
+        let counts = self.counts.entry(name).or_default();
+        counts.active += 1;
+        if counts.upper > 0 && counts.active + counts.inactive >= u64::from(counts.upper) {
+            counts.overload = true;
+        }
+    }
+
+    pub(super) fn closed(&mut self, name: u8, active: bool) {
+        let counts = self.counts.entry(name).or_default();
+        *(if active { &mut counts.active } else { &mut counts.inactive }) -= 1;
+        if counts.upper == 0 || counts.active + counts.inactive < counts.low() {
+            counts.overload = false;
+        }
+    }
+
+    pub(super) fn changed(&mut self, name: u8, active: bool) {
+        let counts = self.counts.entry(name).or_default();
+        let delta = if active { 1 } else { -1 };
+        counts.active = counts.active.checked_add_signed(delta).unwrap();
+        counts.inactive = counts.inactive.checked_add_signed(-delta).unwrap();
+    }
+
+    fn overloaded(&self, server: &Server) -> bool {
+        self.counts.get(&server.name).is_some_and(|counts| counts.overload)
+    }
+
+    fn load(&self, server: &Server) -> u64 {
+        self.counts.get(&server.name).map_or(0, |counts| counts.active * 256 + counts.inactive)
+    }
+
+    fn usable(&self, server: &Server) -> bool {
+        server.weight > 0 && !self.overloaded(server)
+    }
+
+    pub(super) fn choose(&mut self) -> Option<u8> {
+        match self.kind {
+            SchedulerKind::Rr => self.rr(),
+            SchedulerKind::Wrr => self.wrr(),
+            SchedulerKind::Lc | SchedulerKind::Wlc => self.least(),
+        }
+    }
+
+    fn rr(&mut self) -> Option<u8> {
+        let after = self.pointer.map_or(0, |name| self.place(name).unwrap() + 1);
+        let count = self.list.len();
+        let mut round = (0..count).map(|distance| self.list[(after + distance) % count]);
+        let chosen = round.find(|server| self.usable(server))?.name;
+        self.pointer = Some(chosen);
+        Some(chosen)
+    }
+
+    fn least(&mut self) -> Option<u8> {
+        let weighs = self.kind == SchedulerKind::Wlc;
+        let mut least: Option<Server> = None;
+        for server in self.list.iter().filter(|server| self.usable(server)) {
+            let factor = |server: &Server| if weighs { u64::from(server.weight) } else { 1 };
+            let better = least
+                .is_none_or(|best| self.load(&best) * factor(server) > self.load(server) * factor(&best));
+            if better {
+                least = Some(*server);
+            }
+        }
+        least.map(|server| server.name)
+    }
+
+    /// One pass after another over the list, the first from the pointer on. Gives up when every server was looked at for a
+    /// weight of 1: at the end of a pass, or at the place where the search began if its first pass was already the last one.
+    fn wrr(&mut self) -> Option<u8> {
+        if self.greatest == 0 {
+            return None;
+        }
+        let began = self.pointer.map(|name| self.place(name).unwrap());
+        let mut first = began.map_or(0, |place| place + 1);
+        let began_in_last_pass = began.is_some() && self.current <= self.step;
+        let mut passes = 0;
+        loop {
+            let last_pass = self.current <= self.step;
+            for place in first..self.list.len() {
+                let server = self.list[place];
+                if !self.overloaded(&server) && server.weight >= self.current {
+                    self.pointer = Some(server.name);
+                    return Some(server.name);
+                }
+                if passes > 0 && last_pass && began_in_last_pass && Some(place) == began {
+                    return None;
+                }
+            }
+            self.current = if self.current > self.step { self.current - self.step } else { self.greatest };
+            if last_pass && (passes > 0 || began.is_none()) {
+                self.pointer = None;
+                return None;
+            }
+            first = 0;
+            passes += 1;
+        }
+    }
+}
+
+impl Counts {
+    fn low(&self) -> u64 {
+        u64::from(if self.lower > 0 { self.lower } else { self.upper - self.upper / 4 })
+    }
+}

@@ -1,0 +1,199 @@
+mod director;
+mod kernel;
+mod recorded;
+
+use crate::id::WorkerId;
+use crate::snapshot::SchedulerKind;
+use director::Director;
+use kernel::Kernel;
+use std::collections::BTreeMap;
+
+/// A small generator (xorshift64*): scenarios are the same in every run.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        u32::try_from(high).unwrap() % bound
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(u32::try_from(from.len()).unwrap()) as usize]
+    }
+}
+
+/// Random life of a service, the director and the kernel's model side by side; every choice must be the same.
+fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'static str, u32> {
+    let mut dice = Dice::new(seed);
+    let mut director = Director::new(kind, 1);
+    let mut kernel = Kernel::new(kind);
+    let mut open: Vec<(u8, bool)> = Vec::new();
+    let mut done = BTreeMap::new();
+    let weights = [0, 1, 1, 2, 3, 4, 5, 6, 8, 9, 12, 100];
+    for _ in 0..operations {
+        let server = u8::try_from(dice.below(9)).unwrap() + 1;
+        let weight = dice.pick(&weights);
+        let upper = dice.pick(&[0, 0, 0, 2, 5, 9]);
+        let lower = if upper > 0 { dice.below(upper) } else { 0 };
+        let what = match dice.below(100) {
+            0..60 => {
+                let choice = kernel.choose();
+                assert_eq!(director.choose(0), choice, "{kind:?} seed {seed} after {done:?}");
+                if let Some(server) = choice {
+                    kernel.opened(server);
+                    director.opened(0, server);
+                    open.push((server, true));
+                    "chosen"
+                } else {
+                    "none"
+                }
+            }
+            60..80 if !open.is_empty() => {
+                let which = dice.below(u32::try_from(open.len()).unwrap()) as usize;
+                let (server, active) = open.swap_remove(which);
+                kernel.closed(server, active);
+                director.closed(0, server, active);
+                "closed"
+            }
+            80..84 if !open.is_empty() => {
+                let which = dice.below(u32::try_from(open.len()).unwrap()) as usize;
+                let (server, active) = &mut open[which];
+                *active = !*active;
+                kernel.changed(*server, *active);
+                director.changed(0, *server, *active);
+                "changed"
+            }
+            84..89 if !kernel.has(server) => {
+                kernel.add(server, weight, upper, lower);
+                director.add(server, weight, upper, lower);
+                "added"
+            }
+            89..93 if kernel.has(server) => {
+                kernel.remove(server);
+                director.remove(server);
+                "removed"
+            }
+            93..98 if kernel.has(server) => {
+                kernel.edit(server, weight, upper, lower);
+                director.edit(server, weight, upper, lower);
+                "edited"
+            }
+            98 if dice.below(10) == 0 => {
+                let other = if dice.below(3) > 0 { kind } else { dice.pick(&SchedulerKind::ALL) };
+                kernel.switch(other);
+                director.switch(other);
+                "switched"
+            }
+            99 => {
+                director.housekeep();
+                "housekept"
+            }
+            _ => "nothing",
+        };
+        *done.entry(what).or_default() += 1;
+    }
+    done
+}
+
+#[test]
+fn every_choice_is_the_kernels() {
+    for kind in SchedulerKind::ALL {
+        let done = side_by_side(kind, 1, 100_000);
+        println!("{kind:?}: {done:?}");
+        assert!(done["chosen"] > 20_000 && done["none"] > 100 && done["removed"] > 500, "{done:?}");
+    }
+}
+
+#[test]
+fn every_choice_is_the_kernels_in_many_short_lives() {
+    for seed in 0..400 {
+        for kind in SchedulerKind::ALL {
+            side_by_side(kind, seed + 1000, 300);
+        }
+    }
+}
+
+#[test]
+fn edits_that_the_log_forgot_do_not_move_a_first_choice() {
+    let (mut director, mut kernel) = (Director::new(SchedulerKind::Wrr, 1), Kernel::new(SchedulerKind::Wrr));
+    for server in 1..=100 {
+        kernel.add(server, u32::from(server) * 3, 0, 0);
+        director.add(server, u32::from(server) * 3, 0, 0);
+    }
+    for _ in 0..20_000 {
+        let choice = kernel.choose();
+        assert_eq!(director.choose(0), choice);
+    }
+}
+
+#[test]
+fn wrr_does_not_count_down_from_great_weights() {
+    let mut director = Director::new(SchedulerKind::Wrr, 1);
+    director.add(2, 1, 0, 0);
+    director.add(1, 2_147_483_647, 1, 0);
+    assert_eq!(director.choose(0), Some(1));
+    director.opened(0, 1);
+    for _ in 0..1000 {
+        assert_eq!(director.choose(0), Some(2));
+    }
+}
+
+/// n workers, each with its own share of the packets: a destination's shares under rr differ by at most n.
+#[test]
+fn round_robin_shares_differ_by_at_most_the_workers() {
+    for workers in [1, 2, 3, 4, 8] {
+        let mut dice = Dice::new(u64::from(workers));
+        let mut director = Director::new(SchedulerKind::Rr, workers);
+        for server in 1..=5 {
+            director.add(server, 1, 0, 0);
+        }
+        let mut shares = BTreeMap::new();
+        for _ in 0..10_000 {
+            let worker = WorkerId(u8::try_from(dice.below(workers.into())).unwrap());
+            *shares.entry(director.choose(worker.0)).or_insert(0u32) += 1;
+            let spread = shares.values().max().unwrap() - shares.values().min().unwrap();
+            assert!(shares.len() < 5 || spread <= workers.into(), "{workers} workers: {shares:?}");
+        }
+        assert_eq!(shares.len(), 5);
+    }
+}
+
+#[test]
+fn workers_begin_at_different_places() {
+    for kind in [SchedulerKind::Rr, SchedulerKind::Wrr] {
+        let mut director = Director::new(kind, 4);
+        for server in 1..=4 {
+            director.add(server, 1, 0, 0);
+        }
+        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker)).collect();
+        assert_eq!(firsts, [Some(4), Some(3), Some(2), Some(1)]);
+        director.edit(1, 1, 0, 0);
+        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker)).collect();
+        assert_eq!(firsts.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{kind:?}");
+    }
+}
+
+#[test]
+fn quiesced_overloaded_and_removed_ones_are_never_chosen() {
+    for kind in SchedulerKind::ALL {
+        let mut director = Director::new(kind, 1);
+        assert_eq!(director.choose(0), None);
+        director.add(1, 0, 0, 0);
+        director.add(2, 1, 1, 0);
+        director.add(3, 7, 0, 0);
+        director.remove(3);
+        assert_eq!(director.choose(0), Some(2), "{kind:?}");
+        director.opened(0, 2);
+        assert_eq!(director.choose(0), None, "{kind:?}");
+        assert_eq!(director.choose(0), None, "{kind:?}");
+        director.closed(0, 2, true);
+        assert_eq!(director.choose(0), Some(2), "{kind:?}");
+    }
+}
