@@ -61,7 +61,7 @@ pub struct Headers {
     pub icmp_type: u8,
     /// The address family.
     pub family: Family,
-    pub(super) flags: u8,
+    pub(crate) flags: u8,
 }
 
 pub(super) const DONT_FRAGMENT: u8 = 1;

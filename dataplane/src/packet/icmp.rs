@@ -1,5 +1,8 @@
 //! ICMP errors: made here, and read from others (RFC 792, 4443; RFC 1122, 3.2.2).
 
+#[cfg(test)]
+mod tests;
+
 use super::headers::{Family, Headers, be16, bytes, chunk, short};
 use super::{Packet, checksum, destination_mac, ipv6, source_mac};
 use crate::flow::{FlowKey, Tuple, protocol};
@@ -40,7 +43,8 @@ const TOS: u8 = 0xc0;
 /// Whether an error about this packet may be sent at all.
 #[must_use]
 pub fn may_answer(frame: &[u8], headers: &Headers) -> bool {
-    if destination_mac(frame)[0] & 1 != 0 || headers.later_fragment() || headers.is_icmp_error() {
+    let group = (destination_mac(frame)[0] | source_mac(frame)[0]) & 1 != 0;
+    if group || headers.later_fragment() || headers.is_icmp_error() {
         return false;
     }
     if headers.martian_source(frame) {

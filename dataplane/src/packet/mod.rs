@@ -6,6 +6,10 @@ mod heap;
 pub mod icmp;
 mod ipv6;
 mod parse;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 
 pub use headers::{Family, Headers, tcp};
 pub use heap::HeapPacket;

@@ -87,3 +87,83 @@ impl SoftwareNic {
         self.hash.hash(&input)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::sample::{Random, Sample};
+    use crate::packet::{Family, Headers};
+    use crate::steering::{Owners, Steering};
+
+    fn samples(count: usize) -> impl Iterator<Item = (HeapPacket, Headers)> {
+        let mut random = Random::new(23);
+        std::iter::repeat_with(move || Sample::new(&mut random))
+            .map(|Sample { frame, headers }| (HeapPacket::new(&frame), headers))
+            .take(if cfg!(miri) { count / 50 } else { count })
+    }
+
+    fn owner<A: Address>(owners: &Owners, tuple: Tuple<A>, request: bool) -> (u32, WorkerId) {
+        let tuple = if request { tuple } else { tuple.reversed() };
+        (owners.hash(&tuple), owners.owner(&tuple))
+    }
+
+    #[test]
+    fn queues_are_the_owners_where_the_nic_hashes_the_steerings_fields() {
+        // Steering, the port's fields, and whether its packets are requests.
+        let setups = [
+            (Steering::Client, Fields::Source, true),
+            (Steering::Client, Fields::Destination, false),
+            (Steering::Flow, Fields::Flow, true),
+            (Steering::Flow, Fields::Flow, false),
+        ];
+        for (steering, fields, request) in setups {
+            for workers in [1, 2, 3, 8] {
+                let (nic, owners) =
+                    (SoftwareNic::for_workers(workers, fields), Owners::new(steering, workers));
+                for (mut packet, headers) in samples(500) {
+                    if headers.is_fragment() || !matches!(headers.protocol, protocol::TCP | protocol::UDP) {
+                        continue;
+                    }
+                    let queue = nic.receive(&mut packet);
+                    let (hash, owner) = match headers.key(packet.data()) {
+                        FlowKey::V4(tuple) => owner(&owners, tuple, request),
+                        FlowKey::V6(tuple) => owner(&owners, tuple, request),
+                    };
+                    assert_eq!((packet.rss_hash(), queue), (Some(hash), owner));
+                    assert_eq!(owners.owner_of_hash(hash), owner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_fields_everything_is_on_queue_0() {
+        let nic = SoftwareNic::for_workers(4, Fields::None);
+        for (packet, _) in samples(100) {
+            let mut packet = packet.with_rss_hash(Some(1));
+            assert_eq!((nic.receive(&mut packet), packet.rss_hash()), (WorkerId(0), None));
+        }
+    }
+
+    #[test]
+    fn fragments_are_hashed_by_address_alone() {
+        let nic = SoftwareNic::new(
+            &std::array::from_fn(|byte| u8::try_from(byte).unwrap() ^ 0x5a),
+            Indirection::even(8),
+            Fields::Flow,
+        );
+        let mut fragments = 0;
+        for (mut packet, headers) in samples(2000) {
+            nic.receive(&mut packet);
+            let addresses = usize::from(headers.network) + if headers.family == Family::V4 { 12 } else { 8 };
+            let length = if headers.family == Family::V4 { 8 } else { 32 };
+            let by_address = nic.hash.hash(&packet.data()[addresses..][..length]);
+            let ports = matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+            fragments += u32::from(headers.is_fragment());
+            assert_eq!(packet.rss_hash() == Some(by_address), headers.is_fragment() || !ports, "{headers:?}");
+        }
+        assert!(fragments > 0);
+        let mut arp = HeapPacket::new(&[&[0xff; 12][..], &[8, 6], &[0; 28]].concat());
+        assert_eq!((nic.receive(&mut arp), arp.rss_hash()), (WorkerId(0), None));
+    }
+}

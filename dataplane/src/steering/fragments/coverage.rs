@@ -1,7 +1,9 @@
 //! Which bytes of a datagram have been seen.
 
-/// Most gaps, plus one, in what has been seen of one datagram.
-const MOST_SPANS: usize = 16;
+use super::MOST_HELD;
+
+/// Most gaps, plus one, in what has been seen of one datagram: the first piece finds room whatever is held.
+const MOST_SPANS: usize = MOST_HELD as usize + 1;
 
 /// Bytes of a datagram that have been seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +46,9 @@ impl Coverage {
         if beyond || (last && piece.end < reach) {
             return Fit::Overlap;
         }
+        if last {
+            self.total = Some(piece.end);
+        }
         // The first span that does not end before the piece starts.
         let at = self.spans().partition_point(|span| span.end < piece.start);
         let mut merged = piece;
@@ -73,9 +78,6 @@ impl Coverage {
             self.count -= u8::try_from(until - at - 1).unwrap_or(0);
         }
         self.spans[at] = merged;
-        if last {
-            self.total = Some(piece.end);
-        }
         Fit::New
     }
 

@@ -7,11 +7,11 @@ use crate::packet::{Family, Headers};
 /// What the pieces of one datagram have in common (RFC 791; RFC 8200, 4.5, where the protocol is the first piece's alone).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FragmentKey {
-    source: u128,
-    destination: u128,
-    identification: u32,
-    protocol: u8,
-    family: Family,
+    pub(super) source: u128,
+    pub(super) destination: u128,
+    pub(super) identification: u32,
+    pub(super) protocol: u8,
+    pub(super) family: Family,
 }
 
 impl FragmentKey {

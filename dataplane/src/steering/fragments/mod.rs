@@ -177,6 +177,11 @@ impl<P> FragmentMap<P> {
         if first.is_some() && datagram.learned.is_some() && first != datagram.learned {
             datagram.coverage = Coverage::default();
         }
+        let unheld =
+            datagram.held_count == MOST_HELD || (self.held_free == NONE && self.waiting.oldest == index);
+        if unheld && datagram.learned.or(first).is_none() {
+            return self.refuse(packet, DropReason::FragmentFull);
+        }
         let start = headers.fragment_offset;
         let piece = Span { start, end: start.saturating_add(headers.fragment_length) };
         match (datagram.coverage.insert(piece, !headers.more_fragments()), datagram.learned.or(first)) {
@@ -274,7 +279,7 @@ impl<P> FragmentMap<P> {
         }
         let slot = self.held_free;
         let datagram = &mut self.datagrams[index as usize];
-        if slot == NONE || datagram.held_count == MOST_HELD {
+        if slot == NONE {
             return self.refuse(packet, DropReason::FragmentFull);
         }
         let last = std::mem::replace(&mut datagram.held_last, slot);
