@@ -1,3 +1,47 @@
-//! Honest measurements of the director.
+//! `uvs-perf`: honest measurements of the director. Each command answers one question, beside a control run.
 
-fn main() {}
+mod child;
+mod cli;
+mod control;
+mod engine;
+mod forward;
+mod interrupt;
+mod machine;
+mod pcap;
+mod progress;
+mod results;
+mod table;
+mod traffic;
+mod window;
+
+use anyhow::Result;
+use clap::Parser;
+use cli::{Cli, Command};
+use interrupt::{Interrupt, Interrupted};
+use std::process::ExitCode;
+
+/// As a shell reports a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("uvs-perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let (results, json) = match &cli.command {
+        Command::Forward(arguments) => (forward::run(arguments, &interrupt)?, &arguments.json),
+        Command::Engine(arguments) => (engine::run(arguments, &interrupt)?, &arguments.json),
+    };
+    if let Some(path) = json {
+        results::save(path, &results)?;
+    }
+    Ok(())
+}

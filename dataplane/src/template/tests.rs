@@ -70,7 +70,7 @@ fn connections_keep_it_alive_by_the_minute() {
     let table = Templates::new(16, KEY);
     let start = Ticks(7);
     let handle = make(&table, 1, start);
-    assert!(table.attach(handle) && table.attach(handle) && table.set_assured(handle));
+    assert!(table.attach(handle) && table.attach(handle) && table.set_assured(handle.index()));
     let late = start.after(TIMEOUT + 3 * 60_000 + 10_000);
     assert_eq!(table.find(&key(1), late), Some((handle, server(1))));
     let (views, next) = table.list(0, 10, late);

@@ -114,6 +114,7 @@ pub(super) fn stats(out: &mut dyn Write, stats: &Stats, all: bool) -> io::Result
     let mut times = Table::new(&["time", ">count", ">p50 µs", ">p99 µs", ">max µs"]);
     times.row(latency("apply", &stats.apply));
     times.row(latency("grace period", &stats.grace_period));
+    times.row(latency("burst", &stats.burst));
     times.write(out, 0)
 }
 

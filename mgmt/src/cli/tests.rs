@@ -130,6 +130,7 @@ fn status_and_stats_are_readable() {
         destinations: Vec::new(),
         apply: Latency { count: 1, p50_us: 2, p99_us: 3, max_us: 1_004 },
         grace_period: Latency::default(),
+        burst: Latency::default(),
     };
     let mut out = Vec::new();
     show::stats(&mut out, &stats, false).unwrap();

@@ -1,0 +1,231 @@
+//! `uvs-perf forward`: the real director on a vdev that replays a capture file, beside `dpdk-testpmd` on the same.
+
+mod director;
+mod plan;
+mod poller;
+mod testpmd;
+
+use crate::child::TemporaryDirectory;
+use crate::cli::{ForwardArguments, Link, Mode};
+use crate::interrupt::Interrupt;
+use crate::machine::{Machine, free_hugepages_mib, is_root};
+use crate::progress::Progress;
+use crate::results::{Control, Measurement, Parameters};
+use crate::table::{Table, grouped, millions};
+use crate::traffic::Shape;
+use crate::window::{Figures, LEAST_SHARE, Window};
+use anyhow::{Context, Result, bail};
+use director::Director;
+use plan::Plan;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use testpmd::Testpmd;
+
+/// The control run's name.
+const CONTROL: &str = "dpdk-testpmd macswap";
+/// The director and the control take turns this often, so that a drift of the machine meets both.
+const ROUNDS: usize = 2;
+
+/// Runs all measurements of one invocation.
+pub(crate) fn run(arguments: &ForwardArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
+    if !is_root() {
+        bail!("the pcap vdev's memory and threads need root: run uvs-perf forward as root, or through sudo");
+    }
+    let machine = Machine::here()?;
+    let uvsd = match &arguments.uvsd {
+        Some(path) => path.clone(),
+        None => beside_this_program("uvsd")?,
+    };
+    let mut results = Vec::new();
+    for flows in &arguments.flows {
+        let measurement = measure(arguments, *flows, &uvsd, &machine, interrupt)?;
+        print(&measurement);
+        results.push(measurement);
+    }
+    Ok(results)
+}
+
+fn beside_this_program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(own.with_file_name(name))
+}
+
+fn plan(
+    arguments: &ForwardArguments,
+    flows: u64,
+    machine: &Machine,
+    directory: &TemporaryDirectory,
+) -> Result<Plan> {
+    let Mode::Dr = arguments.mode;
+    let Link::Pcap = arguments.link;
+    let workers = usize::from(arguments.workers);
+    let cpus = match &arguments.cpus {
+        Some(cpus) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
+        Some(cpus) => cpus.clone(),
+        None if workers > machine.cpus => bail!("{workers} workers do not fit on {} CPUs", machine.cpus),
+        None => (machine.cpus - workers..machine.cpus).collect(),
+    };
+    let mut plan = Plan {
+        shape: Shape {
+            protocol: arguments.protocol,
+            ipv6: arguments.ipv6,
+            services: arguments.services,
+            frame: arguments.frame,
+            flows,
+        },
+        destinations: arguments.destinations,
+        cpus,
+        machine_cpus: machine.cpus,
+        hugepages: false,
+        files: (0..workers).map(|worker| directory.join(&format!("flows-{worker}.pcap"))).collect(),
+    };
+    plan.check()?;
+    plan.hugepages = free_hugepages_mib() >= plan.memory_mib();
+    Ok(plan)
+}
+
+fn measure(
+    arguments: &ForwardArguments,
+    flows: u64,
+    uvsd: &Path,
+    machine: &Machine,
+    interrupt: &Interrupt,
+) -> Result<Measurement> {
+    let directory = TemporaryDirectory::new()?;
+    let mut progress = Progress::new();
+    let plan = plan(arguments, flows, machine, &directory)?;
+    progress.step(&format!("writing {} flows", grouped(flows)));
+    plan.write_files()?;
+    if !plan.hugepages {
+        let pages = plan.memory_mib() / 2;
+        progress.step(&format!(
+            "fewer than {pages} hugepages of 2 MiB are free: both programs run without, which is slower; reserve them \
+             with `echo {pages} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
+        ));
+    }
+    let length = Duration::from_secs_f64(arguments.seconds / arguments.windows as f64);
+    let (mut windows, mut control) = (Vec::new(), Vec::new());
+    let mut dropped = BTreeMap::new();
+    for round in 0..ROUNDS {
+        // The first rounds take what does not divide evenly.
+        let count = (arguments.windows + ROUNDS - 1 - round) / ROUNDS;
+        if count == 0 {
+            break;
+        }
+        progress.step("starting uvsd");
+        let mut director = Director::start(uvsd, &plan, &directory, interrupt)?;
+        director.warm_up(flows, interrupt, &mut progress)?;
+        progress.step(&format!("measuring uvsd in {count} windows of {:.1} s", length.as_secs_f64()));
+        let before = director.counts()?;
+        windows.extend(poller::watch(&mut director, count, length, interrupt, &mut progress)?);
+        for (reason, count) in director.counts()?.drops_since(&before) {
+            *dropped.entry(reason).or_insert(0) += count;
+        }
+        director.end()?;
+        if arguments.no_control {
+            continue;
+        }
+        progress.step("starting dpdk-testpmd");
+        let mut testpmd = Testpmd::start(&plan, &directory.join("testpmd.log"), interrupt)?;
+        progress.step(&format!("measuring dpdk-testpmd in {count} windows of {:.1} s", length.as_secs_f64()));
+        control.extend(poller::watch(&mut testpmd, count, length, interrupt, &mut progress)?);
+        testpmd.end()?;
+    }
+    let figures = figures("uvsd", &windows, machine)?;
+    let parameters = parameters(arguments, &plan);
+    let mut measurement = Measurement::new("forward dr pcap", parameters, machine, &figures);
+    measurement.dropped = dropped;
+    if !arguments.no_control {
+        measurement.control =
+            Some(Control::new(CONTROL, self::figures(CONTROL, &control, machine)?, &figures));
+    }
+    Ok(measurement)
+}
+
+fn figures(who: &str, windows: &[Window], machine: &Machine) -> Result<Figures> {
+    Figures::of(windows, machine.tsc_ghz).with_context(|| {
+        format!(
+            "{who} never had {:.0} % of its CPU in any of {} windows: other programs run on this machine",
+            LEAST_SHARE * 100.0,
+            windows.len()
+        )
+    })
+}
+
+fn parameters(arguments: &ForwardArguments, plan: &Plan) -> Parameters {
+    let pairs = [
+        ("mode", json!("dr")),
+        ("link", json!("pcap")),
+        ("protocol", json!(plan.shape.protocol.name())),
+        ("ipv6", json!(plan.shape.ipv6)),
+        ("flows", json!(plan.shape.flows)),
+        ("services", json!(plan.shape.services)),
+        ("destinations", json!(plan.destinations)),
+        ("frame", json!(plan.shape.frame)),
+        ("workers", json!(plan.cpus.len())),
+        ("hugepages", json!(plan.hugepages)),
+        ("seconds", json!(arguments.seconds)),
+        ("windows", json!(arguments.windows)),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn print(measurement: &Measurement) {
+    let parameter =
+        |name: &str| measurement.parameters.get(name).map(ToString::to_string).unwrap_or_default();
+    println!(
+        "VS/DR on net_pcap: {} flows, {} over {}, {}-byte frames, {} services of {} destinations, {} workers, {}",
+        parameter("flows"),
+        parameter("protocol").trim_matches('"'),
+        if parameter("ipv6") == "true" { "IPv6" } else { "IPv4" },
+        parameter("frame"),
+        parameter("services"),
+        parameter("destinations"),
+        parameter("workers"),
+        if parameter("hugepages") == "true" { "hugepages" } else { "no hugepages" },
+    );
+    let mut table = Table::new(&[
+        "median of windows",
+        "packets/CPU-s",
+        "packets/s",
+        "ns/packet",
+        "cycles/packet",
+        "fastest-slowest ns",
+        "windows",
+        "discarded",
+    ]);
+    let mut row = |name: &str, figures: &Figures| {
+        let [fastest, slowest] = figures.spread_ns;
+        table.row([
+            name.to_owned(),
+            millions(figures.packets_per_cpu_second),
+            millions(figures.packets_per_second),
+            format!("{:.1}", figures.ns_per_packet),
+            format!("{:.0}", figures.cycles_per_packet),
+            format!("{fastest:.1}-{slowest:.1}"),
+            figures.windows.to_string(),
+            figures.windows_discarded.to_string(),
+        ]);
+    };
+    row("uvsd", &measurement.figures);
+    if let Some(control) = &measurement.control {
+        row(&control.name, &control.figures);
+    }
+    print!("{table}");
+    if let Some(control) = &measurement.control {
+        println!("uvsd forwards {:.2} of what {} moves", control.ratio, control.name);
+    }
+    if measurement.dropped.is_empty() {
+        println!("dropped: nothing");
+    } else {
+        let reasons: Vec<String> = measurement
+            .dropped
+            .iter()
+            .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
+            .collect();
+        println!("dropped: {}", reasons.join(", "));
+    }
+    println!();
+}

@@ -1,0 +1,215 @@
+//! The control run: `dpdk-testpmd` swapping MAC addresses on the same device, with no table and no decision.
+
+use super::plan::Plan;
+use super::poller::Poller;
+use crate::child::Program;
+use crate::interrupt::Interrupt;
+use crate::machine::worker_threads;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Program's name.
+const TESTPMD: &str = "dpdk-testpmd";
+/// How long it may take to start, and to answer.
+const START: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often its output is looked at.
+const GRAIN: Duration = Duration::from_millis(1);
+
+/// A running testpmd.
+#[derive(Debug)]
+pub(super) struct Testpmd {
+    program: Program,
+    threads: Vec<u32>,
+}
+
+impl Testpmd {
+    /// Starts it and its forwarding.
+    pub(super) fn start(plan: &Plan, log: &Path, interrupt: &Interrupt) -> Result<Self> {
+        // Through a pipe its output would come in blocks of 4 KiB.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", TESTPMD]).args(arguments(plan));
+        let missing = "install the package coreutils";
+        let mut testpmd = Self { program: Program::start(&mut command, log, missing)?, threads: Vec::new() };
+        testpmd.wait_for(0, "testpmd>", START, interrupt).map_err(teach)?;
+        testpmd.program.type_line("start")?;
+        testpmd.wait_for(0, "packet forwarding packets/burst", ANSWER, interrupt)?;
+        testpmd.threads = worker_threads(testpmd.program.id())?;
+        if testpmd.threads.len() != plan.cpus.len() {
+            bail!("{TESTPMD} has {} worker threads, not {}", testpmd.threads.len(), plan.cpus.len());
+        }
+        Ok(testpmd)
+    }
+
+    /// Ends it.
+    pub(super) fn end(&mut self) -> Result<()> {
+        // Its own way out; one that has hung up is ended the hard way below.
+        let _ = self.program.type_line("quit");
+        self.program.end()
+    }
+
+    /// Waits until its output from byte `start` on holds `text`, and returns that output.
+    fn wait_for(
+        &mut self,
+        start: usize,
+        text: &str,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let output = self.program.output();
+            if let Some(answer) = output.get(start..)
+                && answer.contains(text)
+            {
+                return Ok(answer.to_owned());
+            }
+            self.program.check()?;
+            if Instant::now() > deadline {
+                bail!("{TESTPMD} did not say `{text}` within {} s", patience.as_secs());
+            }
+            interrupt.sleep(GRAIN)?;
+        }
+    }
+}
+
+fn teach(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if text.contains("failed to run command") && text.contains(TESTPMD) {
+        anyhow::anyhow!(
+            "{TESTPMD} is not there: install the package dpdk, or leave the control run out with --no-control"
+        )
+    } else {
+        error
+    }
+}
+
+impl Poller for Testpmd {
+    fn packets(&mut self) -> Result<u64> {
+        let start = self.program.output().len();
+        self.program.type_line("show port stats all")?;
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            if let Some(packets) = self.program.output().get(start..).and_then(transmitted) {
+                return Ok(packets);
+            }
+            self.program.check()?;
+            if Instant::now() > deadline {
+                bail!("{TESTPMD} does not answer");
+            }
+            std::thread::sleep(GRAIN);
+        }
+    }
+
+    fn process(&self) -> u32 {
+        self.program.id()
+    }
+
+    fn threads(&self) -> &[u32] {
+        &self.threads
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.program.check()
+    }
+}
+
+/// Packets sent over all ports, once an answer to `show port stats all` is complete.
+fn transmitted(answer: &str) -> Option<u64> {
+    let mut sum = None;
+    let mut complete = false;
+    for line in answer.lines() {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("TX-packets:") {
+            let number: u64 = rest.split_whitespace().next()?.parse().ok()?;
+            sum = Some(sum.unwrap_or(0) + number);
+            complete = false;
+        }
+        complete |= sum.is_some() && line.len() > 40 && line.bytes().all(|byte| byte == b'#');
+    }
+    sum.filter(|_| complete)
+}
+
+fn arguments(plan: &Plan) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--lcores={}", lcores(plan)),
+        "--no-pci".to_owned(),
+        "--no-telemetry".to_owned(),
+        format!("--file-prefix=uvs-perf-control-{}", std::process::id()),
+        format!("--vdev={}", plan.device()),
+        "-m".to_owned(),
+        plan.memory_mib().to_string(),
+    ];
+    if plan.hugepages {
+        arguments.extend(["--in-memory", "--iova-mode=va"].map(str::to_owned));
+    } else {
+        arguments.push("--no-huge".to_owned());
+    }
+    let workers = plan.cpus.len();
+    arguments
+        .extend(["--", "-i", "--forward-mode=macswap", "--no-flush-rx", "--burst=32"].map(str::to_owned));
+    arguments.extend([
+        format!("--nb-cores={workers}"),
+        format!("--rxq={workers}"),
+        format!("--txq={workers}"),
+        format!("--total-num-mbufs={}", plan.buffers()),
+    ]);
+    arguments
+}
+
+/// The main lcore where nobody polls, if there is such a CPU, and one lcore on each worker's CPU.
+fn lcores(plan: &Plan) -> String {
+    let mut text = format!("0@{}", plan.housekeeping_cpu());
+    for (index, cpu) in plan.cpus.iter().enumerate() {
+        text.push_str(&format!(",{}@{cpu}", index + 1));
+    }
+    text
+}
+
+/// What makes the output of testpmd hard to read: kept here as it comes.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::plan::tests::plan;
+
+    const ANSWER_TEXT: &str = "show port stats all\n
+  ######################## NIC statistics for port 0  ########################
+  RX-packets: 3168       RX-missed: 0          RX-bytes:  202752
+  RX-errors: 0
+  RX-nombuf:  0         
+  TX-packets: 3136       TX-errors: 0          TX-bytes:  202752
+
+  Throughput (since last show)
+  Rx-pps:     29692470          Rx-bps:  15202545064
+  Tx-pps:     30298439          Tx-bps:  15512801088
+  ############################################################################
+testpmd> ";
+
+    #[test]
+    fn an_answer_is_read_once_it_is_complete() {
+        assert_eq!(transmitted(ANSWER_TEXT), Some(3136));
+        let cut = ANSWER_TEXT.find("Throughput").unwrap();
+        assert_eq!(transmitted(&ANSWER_TEXT[..cut]), None);
+        assert_eq!(transmitted(&format!("{ANSWER_TEXT}\n{ANSWER_TEXT}")), Some(2 * 3136));
+        assert_eq!(transmitted("testpmd> "), None);
+    }
+
+    #[test]
+    fn arguments_follow_the_plan() {
+        let text = arguments(&plan(2, true)).join(" ");
+        assert!(text.contains("--lcores=0@0,1@0,2@1"), "{text}");
+        assert!(text.contains("--in-memory") && text.contains("--rxq=2 --txq=2"), "{text}");
+        let text = arguments(&plan(1, false)).join(" ");
+        assert!(text.contains("--lcores=0@0,1@1") && text.contains("--no-huge"), "{text}");
+        assert!(!text.contains("--in-memory"), "22.11 does not take both");
+    }
+
+    #[test]
+    fn a_missing_testpmd_is_said_with_its_package() {
+        let error =
+            anyhow::anyhow!("stdbuf: failed to run command 'dpdk-testpmd': No such file or directory");
+        assert!(teach(error).to_string().contains("package dpdk"));
+    }
+}

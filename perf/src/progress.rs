@@ -1,0 +1,48 @@
+//! What a long run is doing, on standard error.
+
+use crate::table::{grouped, millions};
+use crate::window::{LEAST_SHARE, Window};
+use std::time::{Duration, Instant};
+
+/// How often a step that takes long says how far it is.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Says what goes on.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    said: Instant,
+}
+
+impl Progress {
+    /// A new one, silent so far.
+    pub(crate) fn new() -> Self {
+        Self { said: Instant::now() }
+    }
+
+    /// A new step begins.
+    pub(crate) fn step(&mut self, what: &str) {
+        self.said = Instant::now();
+        eprintln!("uvs-perf: {what}");
+    }
+
+    /// A step is so far along; said once a second at most.
+    pub(crate) fn far(&mut self, what: &str, done: u64, all: u64) {
+        if self.said.elapsed() >= PERIOD {
+            self.step(&format!("{what}: {} of {}", grouped(done), grouped(all)));
+        }
+    }
+
+    /// A window has ended.
+    pub(crate) fn window(&mut self, window: &Window) {
+        let share = window.share() * 100.0;
+        if window.packets == 0 {
+            self.step("  a window without packets: discarded");
+        } else if window.counts() {
+            let rate = 1e9 / window.ns_per_packet();
+            self.step(&format!("  {} packets/CPU-s, {share:.1} % of the CPU", millions(rate)));
+        } else {
+            let least = LEAST_SHARE * 100.0;
+            self.step(&format!("  a window with {share:.1} % of the CPU, less than {least:.0} %: discarded"));
+        }
+    }
+}
