@@ -12,7 +12,7 @@ use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::exception::PuntClass;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
-use crate::pipeline::{BURST, Owner, Parking, Turn, Work};
+use crate::pipeline::{Owner, Parking, Slots, Turn};
 use crate::scheduler::Cursor;
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
@@ -96,8 +96,7 @@ pub struct Engine<P> {
     pub(crate) core: Core<P>,
     pub(crate) v4: Table<Ipv4Addr>,
     pub(crate) v6: Table<Ipv6Addr>,
-    pub(crate) work_v4: Vec<Work<P, Ipv4Addr>>,
-    pub(crate) work_v6: Vec<Work<P, Ipv6Addr>>,
+    pub(crate) slots: Slots<P>,
     /// When [`Engine::turn`] last did its millisecond's work.
     ticked: Ticks,
     revision: u64,
@@ -124,8 +123,7 @@ impl<P: Packet> Engine<P> {
             },
             v4: table(config.connections_v4, config, now)?,
             v6: table(config.connections_v6, config, now)?,
-            work_v4: Vec::with_capacity(2 * BURST),
-            work_v6: Vec::with_capacity(2 * BURST),
+            slots: Slots::new(),
             ticked: now,
             revision: 0,
         })

@@ -1,5 +1,6 @@
 //! What parsing learns from a packet.
 
+use crate::address::Address;
 use crate::exception::PuntClass;
 use crate::flow::{FlowKey, Tuple, protocol};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,10 +22,11 @@ pub mod tcp {
 }
 
 /// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Family {
     /// IPv4.
+    #[default]
     V4,
     /// IPv6.
     V6,
@@ -32,7 +34,7 @@ pub enum Family {
 
 /// What parsing learned. Every offset and length in it has been checked against the first segment and the frame it was
 /// made from, and holds for that frame only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headers {
     /// Offset of the IP header in the frame.
     pub network: u16,
@@ -244,5 +246,25 @@ impl Headers {
                 source.is_unspecified() || source.is_multicast() || source.is_loopback()
             }
         }
+    }
+}
+
+/// An address that can be read from a frame of its family.
+pub trait WireAddress: Address {
+    /// The tuple of a packet of this family.
+    fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self>;
+}
+
+impl WireAddress for Ipv4Addr {
+    #[inline(always)]
+    fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self> {
+        headers.tuple_v4(data)
+    }
+}
+
+impl WireAddress for Ipv6Addr {
+    #[inline(always)]
+    fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self> {
+        headers.tuple_v6(data)
     }
 }

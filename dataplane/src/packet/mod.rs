@@ -11,7 +11,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use headers::{Family, Headers, tcp};
+pub use headers::{Family, Headers, WireAddress, tcp};
 pub use heap::HeapPacket;
 pub use parse::{Parsed, destination_mac, parse, source_mac};
 

@@ -6,14 +6,12 @@ use crate::engine::{Core, Sink};
 use crate::id::PortId;
 use crate::packet::icmp::{self, Report, Unsent};
 use crate::packet::{Headers, Packet};
-use std::net::IpAddr;
 
 /// A packet that goes no further, and why.
 pub(super) struct Refused<P> {
     pub(super) packet: P,
     pub(super) port: PortId,
     pub(super) headers: Headers,
-    pub(super) virtual_address: IpAddr,
     pub(super) reason: DropReason,
 }
 
@@ -26,7 +24,7 @@ impl<P: Packet> Core<P> {
     }
 
     fn tell_sender<S: Sink<P>>(&mut self, refused: &Refused<P>, report: Report, turn: &mut Turn<'_, S>) {
-        let Refused { packet, port, headers, virtual_address, .. } = refused;
+        let Refused { packet, port, headers, .. } = refused;
         if !icmp::may_answer(packet.data(), headers) {
             return;
         }
@@ -36,9 +34,10 @@ impl<P: Packet> Core<P> {
         let Some(mut frame) = turn.sink.allocate() else {
             return self.counters().add(Counter::IcmpSuppressed, 1);
         };
+        let virtual_address = headers.key(packet.data()).destination();
         self.identification = self.identification.wrapping_add(1);
         let written =
-            icmp::answer(packet.data(), headers, report, *virtual_address, self.identification, &mut frame);
+            icmp::answer(packet.data(), headers, report, virtual_address, self.identification, &mut frame);
         match written {
             Ok(()) => {
                 self.counters().add(Counter::Generated, 1);

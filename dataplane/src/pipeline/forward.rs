@@ -11,49 +11,57 @@ use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::Report;
 use crate::packet::{Headers, Packet};
 use crate::snapshot::{DestinationView, NextHop};
-use std::net::IpAddr;
 
 impl<P: Packet> Core<P> {
-    /// Sends a packet of a virtual service on to its destination. The order of the checks is the kernel's.
-    #[inline]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a packet and its five facts; bundling them would copy them once more"
-    )]
+    /// Sends a packet of a virtual service on to its destination; `false` when it goes elsewhere. The order of the checks is
+    /// the kernel's.
+    #[inline(always)]
     pub(super) fn forward<S: Sink<P>>(
         &mut self,
         mut packet: P,
         port: PortId,
-        headers: Headers,
-        virtual_address: IpAddr,
-        slot: DestinationSlot,
+        headers: &Headers,
+        to: DestinationSlot,
+        destination: &DestinationView,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        if let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop
+            && headers.ttl > 1
+            && headers.ip_length <= destination.mtu.into()
+        {
+            let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+            set_macs(packet.data_mut(), destination_mac, source_mac);
+            turn.sink.transmit(destination.port, packet);
+            return true;
+        }
+        self.held_up(packet, port, headers, to, destination, turn);
+        false
+    }
+
+    /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet.
+    #[cold]
+    fn held_up<S: Sink<P>>(
+        &mut self,
+        packet: P,
+        port: PortId,
+        headers: &Headers,
+        to: DestinationSlot,
         destination: &DestinationView,
         turn: &mut Turn<'_, S>,
     ) {
+        let headers = *headers;
         match destination.next_hop {
-            NextHop::NoRoute => return self.discard(packet, DropReason::NoRoute),
-            NextHop::Local => return self.punt(PuntClass::Local, port, packet, turn.sink),
-            NextHop::Resolved { .. } | NextHop::Unresolved => {}
-        }
-        if headers.ttl <= 1 {
-            let refused = Refused { packet, port, headers, virtual_address, reason: DropReason::TtlExceeded };
-            return self.answer(refused, Report::TimeExceeded, turn);
-        }
-        if !fits(&headers, destination) {
-            let refused = Refused { packet, port, headers, virtual_address, reason: DropReason::OverMtu };
-            return self.over_mtu(refused, destination.mtu, turn);
-        }
-        match destination.next_hop {
-            NextHop::Resolved { destination_mac, source_mac } => {
-                let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-                set_macs(packet.data_mut(), destination_mac, source_mac);
-                self.counters().add(Counter::Forwarded, 1);
-                turn.sink.transmit(destination.port, packet);
+            NextHop::NoRoute => self.discard(packet, DropReason::NoRoute),
+            NextHop::Local => self.punt(PuntClass::Local, port, packet, turn.sink),
+            _ if headers.ttl <= 1 => {
+                let refused = Refused { packet, port, headers, reason: DropReason::TtlExceeded };
+                self.answer(refused, Report::TimeExceeded, turn);
             }
-            _ => self.park(
-                Parked { packet, port, headers, virtual_address, destination: slot, deadline: turn.now },
-                turn,
-            ),
+            _ if headers.ip_length > destination.mtu.into() => {
+                let refused = Refused { packet, port, headers, reason: DropReason::OverMtu };
+                self.over_mtu(refused, destination.mtu, turn);
+            }
+            _ => self.park(Parked { packet, port, headers, destination: to, deadline: turn.now }, turn),
         }
     }
 
@@ -94,20 +102,17 @@ impl<P: Packet> Core<P> {
     }
 
     fn leave_parking<S: Sink<P>>(&mut self, parked: Parked<P>, turn: &mut Turn<'_, S>) {
-        let Parked { packet, port, headers, virtual_address, destination: slot, .. } = parked;
-        let Some(destination) = turn.snapshot.destination(slot).filter(|view| view.available) else {
+        let Parked { packet, port, headers, destination: to, .. } = parked;
+        let Some(destination) = turn.snapshot.destination(to).filter(|view| view.available) else {
             return self.discard(packet, DropReason::DestinationRemoved);
         };
         if destination.next_hop == NextHop::Unresolved {
             return self.discard(packet, DropReason::NeighbourUnresolved);
         }
-        self.forward(packet, port, headers, virtual_address, slot, destination, turn);
+        if self.forward(packet, port, &headers, to, destination, turn) {
+            self.counters().add(Counter::Forwarded, 1);
+        }
     }
-}
-
-#[inline(always)]
-fn fits(headers: &Headers, destination: &DestinationView) -> bool {
-    headers.ip_length <= destination.mtu.into()
 }
 
 /// Writes both MAC addresses of a frame.

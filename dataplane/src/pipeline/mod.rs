@@ -18,17 +18,17 @@ pub(crate) use own::Owner;
 pub(crate) use parking::Parking;
 pub use pieces::Learned;
 
-use crate::address::Address;
 use crate::connection::{Candidate, ConnectionId, FlowHash, Found, Table};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::exception::PuntClass;
-use crate::flow::{FlowKey, Tuple, protocol};
+use crate::flow::protocol;
 use crate::id::{PortId, Ticks};
 use crate::packet::icmp::Report;
-use crate::packet::{Headers, Packet, Parsed};
+use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac};
 use crate::snapshot::Snapshot;
 use answer::Refused;
+use own::Addressee;
 use schedule::Fate;
 
 /// Packets in a burst.
@@ -41,16 +41,37 @@ pub(crate) struct Turn<'a, S> {
     pub(crate) sink: &'a mut S,
 }
 
-/// A packet of a flow that this worker owns, between stages.
+/// A packet between stages. Slots are filled in place and used again: no stage copies one, because a copy made right after
+/// its parts were written would wait for every one of them.
 #[derive(Debug)]
-pub(crate) struct Work<P, A> {
-    packet: P,
-    port: PortId,
+pub(crate) struct Slot<P> {
+    packet: Option<P>,
     headers: Headers,
-    tuple: Tuple<A>,
     hash: FlowHash,
     candidate: Candidate,
     found: Option<Found>,
+    port: PortId,
+}
+
+/// The packets of flows that this worker owns, between stages; at most [`BURST`].
+#[derive(Debug)]
+pub(crate) struct Slots<P> {
+    slots: Box<[Slot<P>]>,
+    count: usize,
+}
+
+impl<P> Slots<P> {
+    pub(crate) fn new() -> Self {
+        let empty = || Slot {
+            packet: None,
+            headers: Headers::default(),
+            hash: FlowHash::default(),
+            candidate: Candidate::default(),
+            found: None,
+            port: PortId(0),
+        };
+        Self { slots: std::iter::repeat_with(empty).take(BURST).collect(), count: 0 }
+    }
 }
 
 impl<P: Packet> Engine<P> {
@@ -64,11 +85,12 @@ impl<P: Packet> Engine<P> {
         sink: &mut S,
     ) {
         let mut turn = Turn { snapshot, now, sink };
+        let own = snapshot.ports.get(port.index()).map_or([0; 6], |view| view.mac);
         let (mut packets, mut bytes) = (0, 0);
         for packet in burst {
             packets += 1;
             bytes += packet.total_length() as u64;
-            self.parse(port, packet, &mut turn);
+            self.parse(port, own, packet, &mut turn);
         }
         let counters = self.core.counters();
         counters.add(Counter::Received, packets);
@@ -93,26 +115,47 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Stage 1, parse: headers checked, flow and hash known, the index bucket on its way.
-    #[inline]
-    fn parse<S: Sink<P>>(&mut self, port: PortId, packet: P, turn: &mut Turn<'_, S>) {
-        let core = &mut self.core;
-        let headers = match crate::packet::parse(packet.data(), packet.total_length(), packet.segments()) {
-            Parsed::Flow(headers) => headers,
-            Parsed::Punt(class) => return core.punt(class, port, packet, turn.sink),
-            Parsed::Drop(reason) => return core.discard(packet, reason),
-        };
-        match core.addressee(port, packet.data(), turn.snapshot) {
-            own::Addressee::Us => {}
-            own::Addressee::Everybody => return core.punt(headers.punt_class(), port, packet, turn.sink),
-            own::Addressee::Other => return core.discard(packet, DropReason::OtherHost),
+    #[inline(always)]
+    fn parse<S: Sink<P>>(&mut self, port: PortId, own: [u8; 6], packet: P, turn: &mut Turn<'_, S>) {
+        if self.slots.count == BURST {
+            self.flows(turn);
         }
+        let slot = &mut self.slots.slots[self.slots.count];
+        match crate::packet::parse(packet.data(), packet.total_length(), packet.segments()) {
+            Parsed::Flow(headers) => slot.headers = headers,
+            other => return self.core.no_flow(port, packet, other, turn),
+        }
+        if destination_mac(packet.data()) != own {
+            match self.core.addressee(port, packet.data(), turn.snapshot) {
+                Addressee::Us => {}
+                Addressee::Everybody => {
+                    return self.core.punt(slot.headers.punt_class(), port, packet, turn.sink);
+                }
+                Addressee::Other => return self.core.discard(packet, DropReason::OtherHost),
+            }
+        }
+        if slot.headers.is_fragment() || !matches!(slot.headers.protocol, protocol::TCP | protocol::UDP) {
+            let headers = slot.headers;
+            return self.unusual(port, packet, headers, turn);
+        }
+        slot.packet = Some(packet);
+        slot.port = port;
+        if self.core.owner.alone() {
+            self.admit();
+        } else {
+            self.own(turn);
+        }
+    }
+
+    /// Neither a whole segment nor a whole datagram.
+    #[cold]
+    fn unusual<S: Sink<P>>(&mut self, port: PortId, packet: P, headers: Headers, turn: &mut Turn<'_, S>) {
         if headers.is_fragment() {
-            return self.piece(port, packet, headers, turn);
-        }
-        match headers.protocol {
-            protocol::TCP | protocol::UDP => self.own(port, packet, headers, turn),
-            protocol::ICMP | protocol::ICMPV6 => self.icmp(port, packet, headers, turn),
-            _ => core.not_ours(port, packet, &headers, turn),
+            self.piece(port, packet, headers, turn);
+        } else if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
+            self.icmp(port, packet, headers, turn);
+        } else {
+            self.core.not_ours(port, packet, &headers, turn);
         }
     }
 
@@ -122,31 +165,30 @@ impl<P: Packet> Engine<P> {
         let Redirected { packet, port, redirect } = redirected;
         let headers = match crate::packet::parse(packet.data(), packet.total_length(), packet.segments()) {
             Parsed::Flow(headers) => headers,
-            Parsed::Punt(class) => return self.core.punt(class, port, packet, turn.sink),
-            Parsed::Drop(reason) => return self.core.discard(packet, reason),
+            other => return self.core.no_flow(port, packet, other, turn),
         };
         match redirect {
             Redirect::FragmentToHome => self.piece_at_home(port, packet, headers, turn),
-            Redirect::FragmentToOwner(learned) => self.piece_of_flow(port, packet, headers, learned),
+            Redirect::FragmentToOwner(learned) => self.piece_of_flow(port, packet, headers, learned, turn),
             Redirect::ToOwner if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
                 self.relay(port, packet, headers, turn);
             }
-            Redirect::ToOwner => {
-                let key = headers.key(packet.data());
-                self.admit(port, packet, headers, key);
-            }
+            Redirect::ToOwner => self.enter(port, packet, headers, turn),
         }
     }
 
     /// Stage 2, own: packets of other workers' flows go to them.
     #[inline]
-    fn own<S: Sink<P>>(&mut self, port: PortId, packet: P, headers: Headers, turn: &mut Turn<'_, S>) {
-        let key = headers.key(packet.data());
-        if self.core.owner.alone() {
-            return self.admit(port, packet, headers, key);
+    fn own<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
+        let slot = &mut self.slots.slots[self.slots.count];
+        let Some(packet) = slot.packet.as_ref() else { return };
+        let (port, headers) = (slot.port, &slot.headers);
+        let owner = self.core.owner.of(&headers.key(packet.data()), packet.rss_hash(), port, turn.snapshot);
+        if owner == Some(self.core.id) {
+            return self.admit();
         }
-        match self.core.owner.of(&key, packet.rss_hash(), port, turn.snapshot) {
-            Some(owner) if owner == self.core.id => self.admit(port, packet, headers, key),
+        let Some(packet) = slot.packet.take() else { return };
+        match owner {
             Some(owner) => {
                 self.core.redirect(
                     owner,
@@ -154,139 +196,180 @@ impl<P: Packet> Engine<P> {
                     turn.sink,
                 );
             }
-            None => self.core.not_ours(port, packet, &headers, turn),
+            None => self.core.not_ours(port, packet, headers, turn),
         }
     }
 
-    /// The packet is this worker's: its bucket is asked for.
+    /// A packet whose headers are known by other ways than parsing goes on to stage 3.
+    pub(crate) fn enter<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        headers: Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if self.slots.count == BURST {
+            self.flows(turn);
+        }
+        let slot = &mut self.slots.slots[self.slots.count];
+        slot.packet = Some(packet);
+        slot.headers = headers;
+        slot.port = port;
+        self.admit();
+    }
+
+    /// The packet in the next slot is this worker's: its bucket is asked for.
     #[inline(always)]
-    fn admit(&mut self, port: PortId, packet: P, headers: Headers, key: FlowKey) {
-        match key {
-            FlowKey::V4(tuple) => {
-                let hash = self.v4.hash(&tuple);
-                self.v4.prefetch(hash);
-                self.work_v4.push(Work {
-                    packet,
-                    port,
-                    headers,
-                    tuple,
-                    hash,
-                    candidate: Candidate::default(),
-                    found: None,
-                });
+    fn admit(&mut self) {
+        let slot = &mut self.slots.slots[self.slots.count];
+        let Some(packet) = slot.packet.as_ref() else { return };
+        match slot.headers.family {
+            Family::V4 => {
+                slot.hash = self.v4.hash(&slot.headers.tuple_v4(packet.data()));
+                self.v4.prefetch(slot.hash);
             }
-            FlowKey::V6(tuple) => {
-                let hash = self.v6.hash(&tuple);
-                self.v6.prefetch(hash);
-                self.work_v6.push(Work {
-                    packet,
-                    port,
-                    headers,
-                    tuple,
-                    hash,
-                    candidate: Candidate::default(),
-                    found: None,
-                });
+            Family::V6 => {
+                slot.hash = self.v6.hash(&slot.headers.tuple_v6(packet.data()));
+                self.v6.prefetch(slot.hash);
             }
         }
+        self.slots.count += 1;
     }
 
     /// Stages 3 to 7 for what stage 2 admitted.
     #[inline]
     pub(crate) fn flows<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
-        if !self.work_v4.is_empty() {
-            look_up(&self.v4, &mut self.work_v4);
-            finish(&mut self.core, &mut self.v4, &mut self.work_v4, turn);
-        }
-        if !self.work_v6.is_empty() {
-            look_up(&self.v6, &mut self.work_v6);
-            finish(&mut self.core, &mut self.v6, &mut self.work_v6, turn);
+        if self.slots.count > 0 {
+            self.look_up();
+            self.finish(turn);
         }
     }
-}
 
-/// Stage 3, look up: first all buckets, then all connection lines.
-#[inline]
-fn look_up<P, A: Address>(table: &Table<A>, work: &mut [Work<P, A>]) {
-    for item in work.iter_mut() {
-        item.candidate = table.candidate(item.hash);
+    /// Stage 3, look up: first all buckets, then all connection lines.
+    #[inline(always)]
+    fn look_up(&mut self) {
+        let slots = &mut self.slots.slots[..self.slots.count];
+        for slot in slots.iter_mut() {
+            slot.candidate = match slot.headers.family {
+                Family::V4 => self.v4.candidate(slot.hash),
+                Family::V6 => self.v6.candidate(slot.hash),
+            };
+        }
+        for slot in slots {
+            let Some(packet) = slot.packet.as_ref() else { continue };
+            slot.found = match slot.headers.family {
+                Family::V4 => {
+                    self.v4.find_at(slot.candidate, slot.hash, &slot.headers.tuple_v4(packet.data()))
+                }
+                Family::V6 => {
+                    self.v6.find_at(slot.candidate, slot.hash, &slot.headers.tuple_v6(packet.data()))
+                }
+            };
+        }
     }
-    for item in work {
-        item.found = table.find_at(item.candidate, item.hash, &item.tuple);
-    }
-}
 
-/// Stages 4 to 7, packet by packet in order of arrival: a connection that one packet opens is there for the next.
-#[inline]
-fn finish<P: Packet, A: Address, S: Sink<P>>(
-    core: &mut Core<P>,
-    table: &mut Table<A>,
-    work: &mut Vec<Work<P, A>>,
-    turn: &mut Turn<'_, S>,
-) {
-    let (mut hits, mut misses) = (0, 0);
-    for mut item in work.drain(..) {
-        if misses > 0 {
-            // Connections were opened or closed since stage 3 looked.
-            item.found = table.find(item.hash, &item.tuple);
+    /// Stages 4 to 7, packet by packet in order of arrival: a connection that one packet opens is there for the next.
+    #[inline(always)]
+    fn finish<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
+        let (mut forwarded, mut misses) = (0, 0);
+        let count = std::mem::take(&mut self.slots.count);
+        for slot in &mut self.slots.slots[..count] {
+            let Some(packet) = slot.packet.take() else { continue };
+            let missed = match slot.headers.family {
+                Family::V4 => self.core.finish(&mut self.v4, packet, slot, misses > 0, &mut forwarded, turn),
+                Family::V6 => self.core.finish(&mut self.v6, packet, slot, misses > 0, &mut forwarded, turn),
+            };
+            misses += u64::from(missed);
         }
-        let usable = item.found.filter(|found| core.usable(table, *found, &item.headers, turn));
-        let id = match usable {
-            Some(found) => {
-                hits += 1;
-                Ok(found.id)
-            }
-            None => {
-                misses += 1;
-                core.open(table, &item, turn)
-            }
-        };
-        match id {
-            Ok(id) => core.send_on(table, id, item, turn),
-            Err(fate) => core.refuse(fate, item, turn),
-        }
+        let counters = self.core.counters();
+        counters.add(Counter::Hits, count as u64 - misses);
+        counters.add(Counter::Misses, misses);
+        counters.add(Counter::Forwarded, forwarded);
     }
-    core.counters().add(Counter::Hits, hits);
-    core.counters().add(Counter::Misses, misses);
 }
 
 impl<P: Packet> Core<P> {
+    /// Stages 4 to 7 for one packet; whether no connection was there for it.
+    #[inline(always)]
+    fn finish<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        packet: P,
+        slot: &Slot<P>,
+        search_again: bool,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let mut found = slot.found;
+        if search_again {
+            // Connections were opened or closed since stage 3 looked.
+            found = table.find(slot.hash, &A::tuple(&slot.headers, packet.data()));
+        }
+        if let Some(found) = found
+            && self.usable(table, found, &slot.headers, turn)
+        {
+            self.send_on(table, found.id, packet, slot, forwarded, turn);
+            return false;
+        }
+        self.missed(table, packet, slot, forwarded, turn);
+        true
+    }
+
+    /// A packet without a connection: a service may open one.
+    #[inline(never)]
+    fn missed<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) {
+        match self.open(table, &packet, slot, turn) {
+            Ok(id) => self.send_on(table, id, packet, slot, forwarded, turn),
+            Err(Fate::NotOurs) => self.not_ours(slot.port, packet, &slot.headers, turn),
+            Err(Fate::NoDestination) => {
+                let reason = DropReason::NoDestination;
+                let refused = Refused { packet, port: slot.port, headers: slot.headers, reason };
+                self.answer(refused, Report::PortUnreachable, turn);
+            }
+            Err(Fate::Drop(reason)) => self.discard(packet, reason),
+        }
+    }
+
     /// Stages 5 to 7 for a packet of connection `id`.
-    #[inline]
-    fn send_on<A: Address, S: Sink<P>>(
+    #[inline(always)]
+    fn send_on<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
         id: ConnectionId,
-        item: Work<P, A>,
+        packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) {
-        let slot = table.line(id).destination();
-        let Some(destination) = turn.snapshot.destination(slot).filter(|destination| destination.available)
+        let to = table.line(id).destination();
+        let Some(destination) = turn.snapshot.destination(to).filter(|destination| destination.available)
         else {
-            return self.discard(item.packet, DropReason::DestinationRemoved);
+            return self.discard(packet, DropReason::DestinationRemoved);
         };
-        self.track(table, id, &item.headers, turn);
-        self.shared.destinations.of(self.id, slot).count_in(item.headers.ip_length.into());
-        let virtual_address = item.tuple.destination.ip();
-        self.forward(item.packet, item.port, item.headers, virtual_address, slot, destination, turn);
+        self.track(table, id, &slot.headers, turn);
+        self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
+        *forwarded += u64::from(self.forward(packet, slot.port, &slot.headers, to, destination, turn));
     }
 
-    /// A packet for which there is no connection, and none was opened.
+    /// Not a flow: for the kernel's stack, or for nobody.
     #[cold]
-    fn refuse<A: Address, S: Sink<P>>(&mut self, fate: Fate, item: Work<P, A>, turn: &mut Turn<'_, S>) {
-        let Work { packet, port, headers, tuple, .. } = item;
-        match fate {
-            Fate::NotOurs => self.not_ours(port, packet, &headers, turn),
-            Fate::NoDestination => {
-                let (virtual_address, reason) = (tuple.destination.ip(), DropReason::NoDestination);
-                let refused = Refused { packet, port, headers, virtual_address, reason };
-                self.answer(refused, Report::PortUnreachable, turn);
-            }
-            Fate::Drop(reason) => self.discard(packet, reason),
+    fn no_flow<S: Sink<P>>(&mut self, port: PortId, packet: P, parsed: Parsed, turn: &mut Turn<'_, S>) {
+        match parsed {
+            Parsed::Drop(reason) => self.discard(packet, reason),
+            Parsed::Punt(class) => self.punt(class, port, packet, turn.sink),
+            Parsed::Flow(headers) => self.not_ours(port, packet, &headers, turn),
         }
     }
 
     /// Not a virtual service's: the kernel's stack decides.
+    #[inline(never)]
     pub(crate) fn not_ours<S: Sink<P>>(
         &mut self,
         port: PortId,

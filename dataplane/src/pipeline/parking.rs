@@ -3,7 +3,6 @@
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::Headers;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 /// How long a packet waits.
 const PATIENCE: u32 = Ticks::SECOND;
@@ -14,7 +13,6 @@ pub(super) struct Parked<P> {
     pub(super) packet: P,
     pub(super) port: PortId,
     pub(super) headers: Headers,
-    pub(super) virtual_address: IpAddr,
     pub(super) destination: DestinationSlot,
     pub(super) deadline: Ticks,
 }

@@ -83,17 +83,23 @@ impl<P: Packet> Engine<P> {
                 let redirect = Redirect::FragmentToOwner(Learned { source_port, destination_port, protocol });
                 self.core.redirect(owner, Redirected { packet, port, redirect }, turn.sink);
             }
-            _ => self.admit(port, packet, headers, key),
+            _ => self.enter(port, packet, headers, turn),
         }
     }
 
     /// A piece from its home; this worker owns the flow.
-    pub(super) fn piece_of_flow(&mut self, port: PortId, packet: P, mut headers: Headers, learned: Learned) {
+    pub(super) fn piece_of_flow<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        mut headers: Headers,
+        learned: Learned,
+        turn: &mut Turn<'_, S>,
+    ) {
         headers.source_port = learned.source_port;
         headers.destination_port = learned.destination_port;
         headers.protocol = learned.protocol;
-        let key = headers.key(packet.data());
-        self.admit(port, packet, headers, key);
+        self.enter(port, packet, headers, turn);
     }
 
     /// Drops pieces that waited in vain.

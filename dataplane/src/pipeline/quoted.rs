@@ -3,7 +3,7 @@
 use super::Turn;
 use crate::address::Address;
 use crate::connection::Table;
-use crate::counters::DropReason;
+use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::flow::{FlowKey, Tuple};
 use crate::id::PortId;
@@ -76,6 +76,8 @@ impl<P: Packet> Core<P> {
             return self.discard(packet, DropReason::DestinationRemoved);
         };
         self.shared.destinations.of(self.id, slot).count_in(headers.ip_length.into());
-        self.forward(packet, port, headers, request.destination.ip(), slot, destination, turn);
+        if self.forward(packet, port, &headers, slot, destination, turn) {
+            self.counters().add(Counter::Forwarded, 1);
+        }
     }
 }

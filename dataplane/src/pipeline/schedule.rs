@@ -1,6 +1,6 @@
 //! Stage 4, schedule: a packet without a connection looks for a service, a template and a destination.
 
-use super::{Turn, Work};
+use super::{Slot, Turn};
 use crate::address::Address;
 use crate::connection::tcp::{self, State};
 use crate::connection::{ConnectionId, Found, Line, NewConnection, Table, flags};
@@ -8,7 +8,7 @@ use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, protocol};
 use crate::id::DestinationSlot;
-use crate::packet::{Headers, Packet, source_mac, tcp as tcp_flags};
+use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler;
 use crate::snapshot::{Persistence, ServiceView, Snapshot};
 use crate::template::{TemplateError, TemplateHandle, TemplateKey};
@@ -37,7 +37,7 @@ struct Choice {
 
 impl<P: Packet> Core<P> {
     /// Whether a connection that was found takes this packet. If not it is closed, and the packet looked at afresh.
-    #[inline]
+    #[inline(always)]
     pub(super) fn usable<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
@@ -63,25 +63,29 @@ impl<P: Packet> Core<P> {
 
     /// Opens a connection for the packet, where a service wants it.
     #[cold]
-    pub(super) fn open<A: Address, S: Sink<P>>(
+    pub(super) fn open<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        item: &Work<P, A>,
+        packet: &P,
+        slot: &Slot<P>,
         turn: &mut Turn<'_, S>,
     ) -> Result<ConnectionId, Fate> {
-        let Tuple { destination, destination_port, source_port, protocol, .. } = item.tuple;
+        let tuple = A::tuple(&slot.headers, packet.data());
+        let Tuple { destination, destination_port, source_port, protocol, .. } = tuple;
         let snapshot = turn.snapshot;
-        let slot = snapshot.index.find(protocol, destination.ip(), destination_port).ok_or(Fate::NotOurs)?;
-        let service = snapshot.service(slot).ok_or(Fate::NotOurs)?;
-        let from_nowhere = item.headers.martian_source(item.packet.data());
-        if source_port == FTP_DATA || from_nowhere || !opens(&item.headers, snapshot) {
+        let service =
+            snapshot.index.find(protocol, destination.ip(), destination_port).ok_or(Fate::NotOurs)?;
+        let service = snapshot.service(service).ok_or(Fate::NotOurs)?;
+        let from_nowhere = slot.headers.martian_source(packet.data());
+        if source_port == FTP_DATA || from_nowhere || !opens(&slot.headers, snapshot) {
             return Err(Fate::NotOurs);
         }
         let choice = match service.persistence {
-            Some(persistence) => self.choose_persistent(service, persistence, &item.tuple, turn),
+            Some(persistence) => self.choose_persistent(service, persistence, &tuple, turn),
             None => self.schedule(service).map(|(slot, reserved)| Choice { slot, template: None, reserved }),
         }?;
-        self.commit(table, item, &choice, turn)
+        let client_mac = source_mac(packet.data());
+        self.commit(table, &tuple, slot, client_mac, &choice, turn)
     }
 
     /// The scheduler's choice, with its place in a bounded destination reserved.
@@ -163,19 +167,21 @@ impl<P: Packet> Core<P> {
     }
 
     /// Makes the connection and counts it.
-    fn commit<A: Address, S: Sink<P>>(
+    fn commit<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        item: &Work<P, A>,
+        tuple: &Tuple<A>,
+        slot: &Slot<P>,
+        client_mac: [u8; 6],
         choice: &Choice,
         turn: &mut Turn<'_, S>,
     ) -> Result<ConnectionId, Fate> {
         let template = choice.template.filter(|handle| self.shared.templates.attach(*handle));
-        let state = tcp::initial(item.tuple.protocol);
+        let state = tcp::initial(tuple.protocol);
         let view = turn.snapshot.destination(choice.slot);
         let new = NewConnection {
-            tuple: item.tuple,
-            server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(item.tuple.destination),
+            tuple: *tuple,
+            server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(tuple.destination),
             server_port: view.map_or(0, |view| view.server_port),
             state,
             flags: flags::DIRECT | flags::NO_OUTPUT | flags::INACTIVE,
@@ -183,11 +189,11 @@ impl<P: Packet> Core<P> {
             destination: choice.slot,
             template: template.map_or(Line::<A>::NONE, TemplateHandle::index),
             side: Line::<A>::NONE,
-            client_mac: source_mac(item.packet.data()),
-            ingress: item.port,
+            client_mac,
+            ingress: slot.port,
             both_directions: false,
         };
-        let opened = table.open(item.hash, &new, turn.now);
+        let opened = table.open(slot.hash, &new, turn.now);
         let destinations = &self.shared.destinations;
         match opened {
             Ok(id) => {
@@ -226,6 +232,7 @@ fn takes_templates(slot: DestinationSlot, snapshot: &Snapshot) -> bool {
 
 /// Whether a SYN means that the client uses its port again, so that the old connection gives way (`conn_reuse_mode`, and
 /// `expire_nodest_conn` for quiesced destinations). Connections that a template controls are kept.
+#[cold]
 fn is_reused<A: Address>(table: &Table<A>, found: Found, snapshot: &Snapshot) -> bool {
     let line = table.line(found.id);
     let settings = &snapshot.settings;

@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 
 impl<P: Packet> Core<P> {
     /// Moves the connection's state and marks it seen. The wheel is touched only when the timeout shrinks.
-    #[inline]
+    #[inline(always)]
     pub(super) fn track<A: Address, S: Sink<P>>(
         &self,
         table: &mut Table<A>,
@@ -34,7 +34,7 @@ impl<P: Packet> Core<P> {
         table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
     }
 
-    #[inline]
+    #[inline(never)]
     fn change_state<A: Address>(&self, line: &Line<A>, old: State, new: State) {
         line.set_state(new);
         let activity = tcp::activity(new);
