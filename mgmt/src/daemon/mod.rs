@@ -132,9 +132,7 @@ fn reload(director: &mut director::Director, layers: &Layers) {
             let outcome = director.apply(loaded.config.service);
             let text = match outcome {
                 Ok(changed) => {
-                    for change in &changed.changes {
-                        director.event("change", format!("{change} (reload)"));
-                    }
+                    director.made("change", &changed.changes, "reload");
                     format!("the configuration was read again: {} changes", changed.changes.len())
                 }
                 Err(fault) => {

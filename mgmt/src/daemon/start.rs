@@ -12,7 +12,9 @@ use crate::address::Prefix;
 use crate::config::{self, Config};
 use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
 use crate::desired::{Bounds, Desired};
-use crate::instance::{Housekeeping, Placement, PlacementError, PrefixError, PrefixLock, place};
+use crate::instance::{
+    Housekeeping, MemoryError, Placement, PlacementError, PrefixError, PrefixLock, check_memory, place,
+};
 use crate::mirror::apply::{Applier, ApplyError, RouteEntry};
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
 use crate::protocol::Fault;
@@ -50,6 +52,9 @@ pub enum StartError {
     /// CPUs.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A poller that would starve everything else.
     #[error("{0}")]
     Impossible(String),
@@ -111,8 +116,11 @@ pub(super) fn start(
     let directory = Arc::new(ControlDirectory::claim(&config.control.directory, &config.control.group)?);
     let placement = place(&config.workers, &Housekeeping::available())?;
     check_pollers(config, &placement)?;
+    let runtime_config = runtime_config(config, &placement)?;
+    let tables = runtime_config.limits.table_bytes(placement.workers.len()).iter().sum();
+    check_memory(config.dpdk.hugepages, config.dpdk.memory_mib, tables)?;
     let silences = silence(config)?;
-    let Started { runtime, publisher, exception } = Runtime::start(&runtime_config(config, &placement)?)?;
+    let Started { runtime, publisher, exception } = Runtime::start(&runtime_config)?;
     // A thread starts on the CPU of the one that starts it: this thread moves on before each.
     let housekeeping = Arc::new(Housekeeping::new(placement.housekeeping.clone()));
     housekeeping.pin();
@@ -316,12 +324,13 @@ fn mirror(config: &Config, queue: SyncSender<Message>) -> Result<Option<Mirror>,
     Ok(Some(Mirror::spawn(&MirrorOptions::new(ports), Box::new(notify))?))
 }
 
-/// Virtual addresses wait a moment for next hops, so that the first packet to them need not.
+/// Virtual addresses wait a moment for next hops, so that the first packet to them need not. Clients are served meanwhile.
 fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) {
     let deadline = Instant::now() + RESOLVE;
     while !director.compiler.resolved() && Instant::now() < deadline {
-        if let Ok(Message::Network(event)) = messages.recv_timeout(Duration::from_millis(20)) {
-            director.hear(event);
+        // Whoever sends requests to end or to reload is started after this.
+        if let Ok(message) = messages.recv_timeout(Duration::from_millis(20)) {
+            let _not_yet = director.heed(message);
         }
         director.tick();
     }
