@@ -328,7 +328,8 @@ impl Director {
 
     fn changed(&self, plan: Plan, waited_us: Option<u64>) -> Changed {
         Changed {
-            revision: plan.revision,
+            // A dry run leaves the present one.
+            revision: self.desired.revision(),
             changed: !plan.updates.is_empty(),
             dry_run: plan.dry_run,
             changes: plan.changes,
