@@ -14,10 +14,6 @@ const INTERFACE_NAME_MAX: usize = 15;
 const SOCKET_PATH_MAX: usize = 107;
 const WORKERS_MAX: u16 = 64;
 const PORTS_MAX: usize = 32;
-/// One flow's entry in the connection table with its share of the index.
-const CONNECTION_BYTES: u64 = 128;
-/// An IPv6 entry and a template are two cache lines more.
-const WIDE_BYTES: u64 = 256;
 /// A packet buffer with its header and headroom.
 const PACKET_BYTES: u64 = 2_048 + 128 + 128;
 
@@ -123,22 +119,20 @@ fn dpdk(config: &Config, problems: &mut Problems) {
         let mib = needed.div_ceil(1 << 20);
         problems.error(
             "dpdk.memory_mib",
-            format!("{} MiB are too few: the tables of [limits] and the ports' packet buffers take about {mib} MiB", dpdk.memory_mib),
-            format!("write memory_mib = {}, or smaller limits", (mib + mib / 8).next_multiple_of(64)),
+            format!("{} MiB are too few: the packet buffers of the ports' descriptors and of limits.fragments take about {mib} MiB", dpdk.memory_mib),
+            format!("write memory_mib = {}, or fewer descriptors", (mib + mib / 8).next_multiple_of(64)),
         );
     }
 }
 
-/// Bytes of EAL memory, a little too few rather than too many: the start-up counts exactly.
+/// Bytes of EAL memory, a little too few rather than too many: the start-up counts exactly. Connections, templates and
+/// services are in ordinary memory.
 fn memory_needed(config: &Config) -> u64 {
     let limits = &config.limits;
-    let workers = u64::from(config.workers.count);
-    let tables = u64::from(limits.connections) * CONNECTION_BYTES
-        + u64::from(limits.connections_ipv6) * WIDE_BYTES
-        + u64::from(limits.templates) * WIDE_BYTES;
     let descriptors: u64 =
         config.port.iter().map(|port| u64::from(port.rx_descriptors) + u64::from(port.tx_descriptors)).sum();
-    tables + descriptors * workers * PACKET_BYTES
+    let held = u64::from(limits.fragments) + u64::from(limits.parked);
+    (descriptors + held) * u64::from(config.workers.count) * PACKET_BYTES
 }
 
 fn workers(config: &Config, problems: &mut Problems) {

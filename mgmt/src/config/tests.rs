@@ -202,7 +202,7 @@ fn one_fault_each() {
         ("[workers]\ncount = 2\ncpus = [1, 1]\n", "3:8 CPU 1 is named twice"),
         ("[workers]\ncpus = [\"x\"]\n", "2:9 invalid type"),
         ("[workers]\nidle = \"nap\"\n", "2:8 unknown variant `nap`"),
-        ("[limits]\nconnections = 100000000\n", "MiB are too few"),
+        ("[limits]\nfragments = 1000000\n", "512 MiB are too few"),
         ("[limits]\nclients = 0\n", "2:11 0 is not in the range"),
         ("[limits]\nservices = 0\n", "2:12 0 is not in the range"),
         ("[control]\ndirectory = \"run\"\n", "2:13 `run` is not an absolute path"),

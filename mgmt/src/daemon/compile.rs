@@ -59,9 +59,19 @@ impl Compiler {
 
     /// Makes a checked plan's edits: all of them or none.
     pub(super) fn apply(&mut self, plan: &Plan, network: &Network) -> Result<(), EditError> {
-        // One small edit changes nothing when it is refused; a series is tried on a copy.
+        // A single edit that is refused has changed nothing, and a single service takes itself back; a series is tried on
+        // a copy, which at 10,000 services costs more than all of a small change.
         let spare = (plan.changes.len() > 1).then(|| self.editor.clone());
-        let made = plan.updates.iter().try_for_each(|update| self.update(update, &plan.changes, network));
+        let mut changes: HashMap<ServiceKey, Vec<&Change>> = HashMap::new();
+        for change in &plan.changes {
+            if let Some(service) = change.service() {
+                changes.entry(service).or_default().push(change);
+            }
+        }
+        let made = plan.updates.iter().try_for_each(|update| {
+            let own = changes.get(&update.key).map_or(&[][..], Vec::as_slice);
+            self.update(update, own, network)
+        });
         if made.is_err()
             && let Some(spare) = spare
         {
@@ -74,27 +84,20 @@ impl Compiler {
         made
     }
 
-    fn update(&mut self, update: &Update, changes: &[Change], network: &Network) -> Result<(), EditError> {
+    fn update(&mut self, update: &Update, changes: &[&Change], network: &Network) -> Result<(), EditError> {
         match (&update.before, &update.after) {
             (None, Some(after)) => {
                 self.editor.add_service(service_spec(after))?;
                 // The newest is at the head of the list: added last.
-                after
-                    .destinations
-                    .iter()
-                    .rev()
-                    .try_for_each(|destination| self.add(update.key, destination, network))
-            }
-            (Some(before), None) => {
-                let key = key_of(update.key);
-                for destination in &before.destinations {
-                    let server = destination.server;
-                    if let Some(found) = self.editor.find_destination(&key, server.ip, server.port) {
-                        self.forget(found.slot);
-                    }
+                let mut oldest_first = after.destinations.iter().rev();
+                let added =
+                    oldest_first.try_for_each(|destination| self.add(update.key, destination, network));
+                if added.is_err() {
+                    self.remove(update.key, after)?;
                 }
-                self.editor.remove_service(&key)
+                added
             }
+            (Some(before), None) => self.remove(update.key, before),
             (Some(before), Some(after)) => {
                 let spec = service_spec(after);
                 if spec != service_spec(before) {
@@ -106,21 +109,33 @@ impl Compiler {
         }
     }
 
+    /// Removes a service with those of its destinations that are there.
+    fn remove(&mut self, key: ServiceKey, service: &Service) -> Result<(), EditError> {
+        let key = key_of(key);
+        for destination in &service.destinations {
+            let server = destination.server;
+            if let Some(found) = self.editor.find_destination(&key, server.ip, server.port) {
+                self.forget(found.slot);
+            }
+        }
+        self.editor.remove_service(&key)
+    }
+
     fn change(&mut self, change: &Change, after: &Service, network: &Network) -> Result<(), EditError> {
         let key = key_of(after.key);
         let found = |server| after.position(server).and_then(|place| after.destinations.get(place));
         match change {
-            Change::DestinationAdd(add) if add.service == after.key => match found(add.destination.address) {
+            Change::DestinationAdd(add) => match found(add.destination.address) {
                 Some(destination) => self.add(after.key, destination, network),
                 None => Ok(()),
             },
-            Change::DestinationEdit(edit) if edit.service == after.key => match found(edit.address) {
+            Change::DestinationEdit(edit) => match found(edit.address) {
                 Some(destination) => {
                     self.editor.edit_destination(&key, destination_spec(destination)).map(|_| ())
                 }
                 None => Ok(()),
             },
-            Change::DestinationDelete(delete) if delete.service == after.key => {
+            Change::DestinationDelete(delete) => {
                 let port = delete.address.port.unwrap_or(after.key.address.port);
                 let slot = self.editor.remove_destination(&key, delete.address.ip, port)?;
                 self.forget(slot);
@@ -199,3 +214,6 @@ impl Compiler {
         self.editor.publish()
     }
 }
+
+#[cfg(test)]
+mod tests;

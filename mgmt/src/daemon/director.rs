@@ -32,6 +32,9 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long a change with `wait` waits for workers.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// Events that one request makes at most.
+const EVENTS_MAX: usize = 16;
+
 /// Why the publisher's loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -78,23 +81,37 @@ impl Director {
     pub(super) fn run(&mut self, messages: &Receiver<Message>) -> Ended {
         loop {
             match messages.recv_timeout(TICK) {
-                Ok(Message::Call { request, peer, answer }) => {
-                    let response = self.call(request, peer);
-                    // The client may have left.
-                    let _ = answer.send(response);
+                Ok(message) => {
+                    if let Some(ended) = self.heed(message) {
+                        return ended;
+                    }
                 }
-                Ok(Message::Network(event)) => self.hear(event),
-                Ok(Message::Reload) => return Ended::Reload,
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ended::Stop,
+                Err(RecvTimeoutError::Disconnected) => return Ended::Stop,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.tick();
         }
     }
 
+    /// Does what one message asks for; says so when that is to end.
+    pub(super) fn heed(&mut self, message: Message) -> Option<Ended> {
+        match message {
+            Message::Call { request, peer, answer } => {
+                let response = self.call(request, peer);
+                // The client may have left.
+                let _ = answer.send(response);
+            }
+            Message::Network(event) => self.hear(&event),
+            Message::Reload => return Some(Ended::Reload),
+            Message::Stop => return Some(Ended::Stop),
+        }
+        None
+    }
+
     /// What is due by time.
     pub(super) fn tick(&mut self) {
         self.publisher.reclaim();
+        self.look_at_network();
         while let Some(Event::Unresolved(slot)) = self.runtime.events().pop() {
             self.hurry(slot);
         }
@@ -137,9 +154,10 @@ impl Director {
     }
 
     /// The mirror's news.
-    pub(super) fn hear(&mut self, event: MirrorEvent) {
-        match event {
-            MirrorEvent::View(view) => self.network.set_view(view),
+    pub(super) fn hear(&mut self, event: &MirrorEvent) {
+        match *event {
+            // Of several in the queue the first brings the latest.
+            MirrorEvent::View(_) => return self.look_at_network(),
             MirrorEvent::TwinChanged { port, mac, mtu } => {
                 let name = self.network.port_name(port).to_owned();
                 let text = match self.runtime.set_mac(port, mac) {
@@ -168,6 +186,19 @@ impl Director {
         if let Some(mirror) = &self.mirror {
             self.network.set_view(mirror.view());
         }
+        self.follow();
+    }
+
+    /// Takes over the mirror's latest view, told of it or not: a full queue loses the telling.
+    fn look_at_network(&mut self) {
+        let Some(view) = self.mirror.as_ref().map(Mirror::view) else { return };
+        if view.revision != self.network.view_revision() {
+            self.network.set_view(view);
+            self.follow();
+        }
+    }
+
+    fn follow(&mut self) {
         self.compiler.follow(&self.network);
         self.want_hops();
     }
@@ -207,9 +238,8 @@ impl Director {
                 let changed = self.change(&change, wait);
                 match &changed {
                     Ok(changed) if changed.changed && !changed.dry_run => {
-                        for change in &changed.changes {
-                            self.event("change", format!("{change} (uid {} pid {})", peer.uid, peer.pid));
-                        }
+                        let by = format!("uid {} pid {}", peer.uid, peer.pid);
+                        self.made("change", &changed.changes, &by);
                     }
                     Ok(_) => {}
                     Err(fault) => self
@@ -275,6 +305,16 @@ impl Director {
         }
     }
 
+    /// Tells of changes; of a long series only how it begins, or it would push everything else out.
+    pub(super) fn made(&mut self, kind: &str, changes: &[Change], by: &str) {
+        for change in changes.iter().take(EVENTS_MAX) {
+            self.event(kind, format!("{change} ({by})"));
+        }
+        if let Some(more) = changes.len().checked_sub(EVENTS_MAX).filter(|more| *more > 0) {
+            self.event(kind, format!("and {more} changes more ({by})"));
+        }
+    }
+
     fn wait(&self, start: Instant) -> Result<u64, Fault> {
         if self.publisher.wait_passed(self.publisher.revision(), WAIT) {
             return Ok(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -288,7 +328,8 @@ impl Director {
 
     fn changed(&self, plan: Plan, waited_us: Option<u64>) -> Changed {
         Changed {
-            revision: plan.revision,
+            // A dry run leaves the present one.
+            revision: self.desired.revision(),
             changed: !plan.updates.is_empty(),
             dry_run: plan.dry_run,
             changes: plan.changes,

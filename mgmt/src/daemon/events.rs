@@ -38,7 +38,9 @@ impl Events {
         let oldest = self.kept.front().map_or(self.sequence + 1, |event| event.sequence);
         let events: Vec<_> =
             self.kept.iter().filter(|event| event.sequence > query.since).take(limit).cloned().collect();
-        let next = events.last().map_or_else(|| query.since.max(oldest - 1), |event| event.sequence);
+        let next = events
+            .last()
+            .map_or_else(|| query.since.clamp(oldest - 1, self.sequence), |event| event.sequence);
         EventPage { events, next, lost: (oldest - 1).saturating_sub(query.since) }
     }
 }

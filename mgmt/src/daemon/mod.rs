@@ -98,9 +98,9 @@ fn logging() {
 fn serve(layers: &Layers, config: &Config) -> Result<(), StartError> {
     let signals = Signals::install().map_err(StartError::Signals)?;
     let (queue, messages) = backend::channel();
-    let mut running = start::start(config, &queue, &messages)?;
-    listen_for_signals(signals, queue)?;
-    while running.director.run(&messages) == Ended::Reload {
+    let mut running = start::start(config, signals, &queue, &messages)?;
+    let mut asked = running.asked.take();
+    while asked.take().unwrap_or_else(|| running.director.run(&messages)) == Ended::Reload {
         reload(&mut running.director, layers);
     }
     running.end();
@@ -132,9 +132,7 @@ fn reload(director: &mut director::Director, layers: &Layers) {
             let outcome = director.apply(loaded.config.service);
             let text = match outcome {
                 Ok(changed) => {
-                    for change in &changed.changes {
-                        director.event("change", format!("{change} (reload)"));
-                    }
+                    director.made("change", &changed.changes, "reload");
                     format!("the configuration was read again: {} changes", changed.changes.len())
                 }
                 Err(fault) => {

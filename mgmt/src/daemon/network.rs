@@ -60,6 +60,11 @@ impl Network {
         self.view = view;
     }
 
+    /// Which of the mirror's views this is.
+    pub(super) fn view_revision(&self) -> u64 {
+        self.view.revision
+    }
+
     /// A port's own address as the NIC has it.
     pub(super) fn set_port_mac(&mut self, port: PortId, mac: [u8; 6]) {
         if let Some(facts) = self.ports.get_mut(port.index()) {

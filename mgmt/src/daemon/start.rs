@@ -2,7 +2,7 @@
 
 use super::backend::{Message, Requests};
 use super::compile::Compiler;
-use super::director::Director;
+use super::director::{Director, Ended};
 use super::events::Events;
 use super::latency::Latencies;
 use super::listing::{Listing, Servers};
@@ -12,7 +12,10 @@ use crate::address::Prefix;
 use crate::config::{self, Config};
 use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
 use crate::desired::{Bounds, Desired};
-use crate::instance::{Housekeeping, Placement, PlacementError, PrefixError, PrefixLock, place};
+use crate::instance::{
+    Housekeeping, MemoryError, Placement, PlacementError, PrefixError, PrefixLock, Signals, check_memory,
+    place,
+};
 use crate::mirror::apply::{Applier, ApplyError, RouteEntry};
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
 use crate::protocol::Fault;
@@ -50,6 +53,9 @@ pub enum StartError {
     /// CPUs.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A poller that would starve everything else.
     #[error("{0}")]
     Impossible(String),
@@ -83,6 +89,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) director: Director,
+    /// What it was asked for while it started.
+    pub(super) asked: Option<Ended>,
     server: Server,
     silences: Vec<Silence>,
     virtual_addresses: Vec<(String, Vec<crate::mirror::apply::Prefix>)>,
@@ -100,9 +108,11 @@ pub(super) fn summary(config: &Config) -> String {
     )
 }
 
-/// Starts everything.
+/// Starts everything. `signals` are listened to as soon as there is a CPU for it, so that an end asked for while next hops
+/// resolve does not wait for them.
 pub(super) fn start(
     config: &Config,
+    signals: Signals,
     queue: &SyncSender<Message>,
     messages: &Receiver<Message>,
 ) -> Result<Running, StartError> {
@@ -111,11 +121,15 @@ pub(super) fn start(
     let directory = Arc::new(ControlDirectory::claim(&config.control.directory, &config.control.group)?);
     let placement = place(&config.workers, &Housekeeping::available())?;
     check_pollers(config, &placement)?;
+    let runtime_config = runtime_config(config, &placement)?;
+    let tables = runtime_config.limits.table_bytes(placement.workers.len()).iter().sum();
+    check_memory(config.dpdk.hugepages, config.dpdk.memory_mib, tables)?;
     let silences = silence(config)?;
-    let Started { runtime, publisher, exception } = Runtime::start(&runtime_config(config, &placement)?)?;
+    let Started { runtime, publisher, exception } = Runtime::start(&runtime_config)?;
     // A thread starts on the CPU of the one that starts it: this thread moves on before each.
     let housekeeping = Arc::new(Housekeeping::new(placement.housekeeping.clone()));
     housekeeping.pin();
+    super::listen_for_signals(signals, queue.clone())?;
 
     let twins = twins(config, &runtime)?;
     let exception = ExceptionThread::spawn(Box::new(exception), twins, ExceptionOptions::default())
@@ -167,10 +181,12 @@ pub(super) fn start(
     let requests = Requests { queue: queue.clone(), revision, listing };
     let server = Server::start(directory, options, Arc::new(requests))?;
     director.announce(config);
-    wait_for_next_hops(&mut director, messages);
-    let virtual_addresses = virtual_addresses(config)?;
-    director.event("instance", format!("ready after {} ms", started.elapsed().as_millis()));
-    Ok(Running { director, server, silences, virtual_addresses, _prefix: prefix })
+    let asked = wait_for_next_hops(&mut director, messages);
+    let virtual_addresses = if asked == Some(Ended::Stop) { Vec::new() } else { virtual_addresses(config)? };
+    if asked != Some(Ended::Stop) {
+        director.event("instance", format!("ready after {} ms", started.elapsed().as_millis()));
+    }
+    Ok(Running { director, asked, server, silences, virtual_addresses, _prefix: prefix })
 }
 
 /// A worker that never rests needs a CPU of its own: what shares it would starve.
@@ -316,15 +332,19 @@ fn mirror(config: &Config, queue: SyncSender<Message>) -> Result<Option<Mirror>,
     Ok(Some(Mirror::spawn(&MirrorOptions::new(ports), Box::new(notify))?))
 }
 
-/// Virtual addresses wait a moment for next hops, so that the first packet to them need not.
-fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) {
+/// Virtual addresses wait a moment for next hops, so that the first packet to them need not. Clients are served meanwhile;
+/// a request to end or to reload cuts the wait short.
+fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) -> Option<Ended> {
     let deadline = Instant::now() + RESOLVE;
     while !director.compiler.resolved() && Instant::now() < deadline {
-        if let Ok(Message::Network(event)) = messages.recv_timeout(Duration::from_millis(20)) {
-            director.hear(event);
+        if let Ok(message) = messages.recv_timeout(Duration::from_millis(20))
+            && let Some(asked) = director.heed(message)
+        {
+            return Some(asked);
         }
         director.tick();
     }
+    None
 }
 
 fn virtual_addresses(
@@ -342,7 +362,7 @@ fn virtual_addresses(
 impl Running {
     /// The way back: virtual addresses, clients, mirror, twins, workers, ports.
     pub(super) fn end(self) {
-        let Self { mut director, mut server, silences, virtual_addresses, _prefix } = self;
+        let Self { mut director, mut server, silences, virtual_addresses, .. } = self;
         director.event("instance", "stopping".to_owned());
         for (twin, addresses) in &virtual_addresses {
             let removed =

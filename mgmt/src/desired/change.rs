@@ -124,6 +124,22 @@ pub struct Apply {
     pub dry_run: bool,
 }
 
+impl Change {
+    /// The one service it is about; none for a whole set.
+    #[must_use]
+    pub fn service(&self) -> Option<ServiceKey> {
+        match self {
+            Self::ServiceAdd(add) => Some(add.service.key()),
+            Self::ServiceEdit(edit) => Some(edit.service),
+            Self::ServiceDelete(delete) => Some(delete.service),
+            Self::DestinationAdd(add) => Some(add.service),
+            Self::DestinationEdit(edit) => Some(edit.service),
+            Self::DestinationDelete(delete) => Some(delete.service),
+            Self::Apply(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for ServiceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} scheduler {}", self.key(), self.scheduler.name())?;

@@ -1,47 +1,23 @@
-//! Whether there is the memory that was asked for, on hugepages or not.
+//! Whether there is the memory that the configuration asks for. The kernel would hand it out all the same, and kill the
+//! director when packets come.
 
 use std::fs;
 
 use crate::config::Hugepages;
 
-/// What DPDK's memory is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pages {
-    /// Reserved hugepages of this many KiB.
-    Huge {
-        /// 2048 or 1048576.
-        kib: u64,
-    },
-    /// The system's own 4 KiB.
-    Small,
-}
-
-/// Why there is no memory.
+/// There is too little memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
-    /// `hugepages = "required"`, and too few are free.
-    #[error(
-        "{free_mib} MiB of hugepages are free, dpdk.memory_mib needs {needed_mib}; \
-         reserve them with `sysctl vm.nr_hugepages={pages}` or set dpdk.hugepages = \"auto\""
-    )]
-    TooFewHugepages {
-        /// Free hugepages in MiB.
-        free_mib: u64,
-        /// `dpdk.memory_mib`.
-        needed_mib: u64,
-        /// How many of the default size would do, with those that are in use.
-        pages: u64,
-    },
-    /// Not even ordinary memory.
-    #[error(
-        "{available_mib} MiB of memory are available, dpdk.memory_mib needs {needed_mib}; lower it and [limits]"
-    )]
-    TooLittle {
-        /// `MemAvailable` in MiB.
-        available_mib: u64,
-        /// `dpdk.memory_mib`.
-        needed_mib: u64,
-    },
+#[error(
+    "{available_mib} MiB of memory are available, but the connection tables take {tables_mib} MiB and packet memory \
+     {packets_mib} MiB; lower limits.connections, limits.connections_ipv6 or dpdk.memory_mib"
+)]
+pub struct MemoryError {
+    /// `MemAvailable` in MiB.
+    pub available_mib: u64,
+    /// The connection tables in MiB.
+    pub tables_mib: u64,
+    /// `dpdk.memory_mib`, 0 where it is on hugepages.
+    pub packets_mib: u64,
 }
 
 fn field(meminfo: &str, name: &str) -> u64 {
@@ -49,54 +25,46 @@ fn field(meminfo: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Chooses pages by policy and by what `/proc/meminfo` says is free.
+/// Whether connection tables of `tables_bytes` and packet memory fit what `/proc/meminfo` says is available.
 ///
 /// # Errors
 ///
-/// Too little memory of the kind that was asked for.
-pub fn choose_pages(policy: Hugepages, memory_mib: u32) -> Result<Pages, MemoryError> {
-    choose(policy, u64::from(memory_mib), &fs::read_to_string("/proc/meminfo").unwrap_or_default())
+/// They do not.
+pub fn check_memory(policy: Hugepages, memory_mib: u32, tables_bytes: u64) -> Result<(), MemoryError> {
+    check(policy, memory_mib.into(), tables_bytes, &fs::read_to_string("/proc/meminfo").unwrap_or_default())
 }
 
-fn choose(policy: Hugepages, needed_mib: u64, meminfo: &str) -> Result<Pages, MemoryError> {
-    let kib = field(meminfo, "Hugepagesize");
-    let free_mib = field(meminfo, "HugePages_Free") * kib / 1_024;
-    if policy != Hugepages::Never && free_mib >= needed_mib && kib > 0 {
-        return Ok(Pages::Huge { kib });
-    }
-    if policy == Hugepages::Required {
-        let in_use = field(meminfo, "HugePages_Total").saturating_sub(field(meminfo, "HugePages_Free"));
-        let pages = in_use + (needed_mib * 1_024).div_ceil(kib.max(1));
-        return Err(MemoryError::TooFewHugepages { free_mib, needed_mib, pages });
-    }
+fn check(policy: Hugepages, memory_mib: u64, tables_bytes: u64, meminfo: &str) -> Result<(), MemoryError> {
+    let free_huge_mib = field(meminfo, "HugePages_Free") * field(meminfo, "Hugepagesize") / 1_024;
+    let on_hugepages =
+        policy == Hugepages::Required || policy == Hugepages::Auto && free_huge_mib >= memory_mib;
+    let packets_mib = if on_hugepages { 0 } else { memory_mib };
+    let tables_mib = tables_bytes.div_ceil(1 << 20);
     let available_mib = field(meminfo, "MemAvailable") / 1_024;
-    // Without /proc/meminfo nothing is known; the EAL will say.
-    if available_mib > 0 && available_mib < needed_mib {
-        return Err(MemoryError::TooLittle { available_mib, needed_mib });
+    // Without /proc/meminfo nothing is known.
+    if available_mib > 0 && tables_mib + packets_mib > available_mib {
+        return Err(MemoryError { available_mib, tables_mib, packets_mib });
     }
-    Ok(Pages::Small)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MEMINFO: &str = "MemTotal: 8000000 kB\nMemAvailable:    2048000 kB\nHugePages_Total:      64\nHugePages_Free:       32\nHugepagesize:       2048 kB\n";
+    const MEMINFO: &str = "MemTotal: 8000000 kB\nMemAvailable:    2048000 kB\nHugePages_Free:       32\nHugepagesize:       2048 kB\n";
 
     #[test]
-    fn hugepages_are_used_where_enough_are_free() {
-        assert_eq!(choose(Hugepages::Auto, 64, MEMINFO), Ok(Pages::Huge { kib: 2_048 }));
-        assert_eq!(choose(Hugepages::Auto, 65, MEMINFO), Ok(Pages::Small));
-        assert_eq!(choose(Hugepages::Never, 64, MEMINFO), Ok(Pages::Small));
-        assert_eq!(choose(Hugepages::Required, 64, MEMINFO), Ok(Pages::Huge { kib: 2_048 }));
-    }
-
-    #[test]
-    fn too_little_is_refused_with_the_command_that_helps() {
-        let refused = choose(Hugepages::Required, 512, MEMINFO).unwrap_err();
-        assert!(refused.to_string().contains("sysctl vm.nr_hugepages=288"), "{refused}");
-        let refused = choose(Hugepages::Auto, 4_096, MEMINFO).unwrap_err();
-        assert!(refused.to_string().contains("2000 MiB of memory are available"), "{refused}");
-        assert_eq!(choose(Hugepages::Auto, 4_096, ""), Ok(Pages::Small));
+    fn tables_and_packets_must_fit() {
+        let mib = |count: u64| count << 20;
+        assert_eq!(check(Hugepages::Auto, 512, mib(1_000), MEMINFO), Ok(()));
+        let refused = check(Hugepages::Auto, 512, mib(1_500), MEMINFO).unwrap_err();
+        assert_eq!(refused, MemoryError { available_mib: 2_000, tables_mib: 1_500, packets_mib: 512 });
+        assert!(refused.to_string().contains("lower limits.connections"), "{refused}");
+        // On hugepages packets take nothing of the rest.
+        assert_eq!(check(Hugepages::Auto, 64, mib(1_950), MEMINFO), Ok(()));
+        assert_eq!(check(Hugepages::Required, 512, mib(1_950), MEMINFO), Ok(()));
+        assert!(check(Hugepages::Never, 64, mib(1_950), MEMINFO).is_err());
+        assert_eq!(check(Hugepages::Auto, 4_096, mib(1 << 20), ""), Ok(()));
     }
 }

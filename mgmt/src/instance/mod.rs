@@ -6,6 +6,6 @@ mod prefix;
 mod signals;
 
 pub use cpus::{Housekeeping, Placement, PlacementError, place};
-pub use memory::{MemoryError, Pages, choose_pages};
+pub use memory::{MemoryError, check_memory};
 pub use prefix::{PrefixError, PrefixLock};
 pub use signals::{Signal, Signals};
