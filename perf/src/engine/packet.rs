@@ -11,21 +11,22 @@ const ROOM: u16 = 192;
 /// Buffers there are: a burst, and a few for frames that the engine makes.
 const BUFFERS: usize = 64;
 
+/// A buffer with its book-keeping behind the bytes, so that a packet is one pointer, as an mbuf is.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Buffer([u8; (HEADROOM + ROOM) as usize]);
-
-/// A frame in a small buffer that starts on a cache line, as in an mbuf.
-#[derive(Debug)]
-pub(super) struct LeanPacket {
-    buffer: Box<Buffer>,
+#[repr(C, align(64))]
+struct Buffer {
+    bytes: [u8; (HEADROOM + ROOM) as usize],
     start: u16,
     length: u16,
 }
 
+/// A frame in a small buffer; it starts on a cache line.
+#[derive(Debug)]
+pub(super) struct LeanPacket(Box<Buffer>);
+
 impl LeanPacket {
     fn new() -> Self {
-        Self { buffer: Box::new(Buffer([0; (HEADROOM + ROOM) as usize])), start: HEADROOM, length: 0 }
+        Self(Box::new(Buffer { bytes: [0; (HEADROOM + ROOM) as usize], start: HEADROOM, length: 0 }))
     }
 
     /// Longest frame.
@@ -34,8 +35,8 @@ impl LeanPacket {
     /// An empty frame of this length, to be written.
     #[inline(always)]
     pub(super) fn reset(&mut self, length: u16) -> &mut [u8] {
-        self.start = HEADROOM;
-        self.length = length.min(ROOM);
+        self.0.start = HEADROOM;
+        self.0.length = length.min(ROOM);
         self.data_mut()
     }
 }
@@ -43,17 +44,18 @@ impl LeanPacket {
 impl Packet for LeanPacket {
     #[inline(always)]
     fn data(&self) -> &[u8] {
-        &self.buffer.0[self.start.into()..][..self.length.into()]
+        &self.0.bytes[self.0.start.into()..][..self.0.length.into()]
     }
 
     #[inline(always)]
     fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.0[self.start.into()..][..self.length.into()]
+        let Buffer { bytes, start, length } = &mut *self.0;
+        &mut bytes[usize::from(*start)..][..usize::from(*length)]
     }
 
     #[inline(always)]
     fn total_length(&self) -> usize {
-        self.length.into()
+        self.0.length.into()
     }
 
     #[inline(always)]
@@ -68,15 +70,15 @@ impl Packet for LeanPacket {
 
     fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
         let count = u16::try_from(count).ok()?;
-        self.start = self.start.checked_sub(count)?;
-        self.length += count;
+        self.0.start = self.0.start.checked_sub(count)?;
+        self.0.length += count;
         Some(&mut self.data_mut()[..count.into()])
     }
 
     fn set_length(&mut self, length: usize) -> bool {
         match u16::try_from(length) {
-            Ok(length) if length <= HEADROOM + ROOM - self.start => {
-                self.length = length;
+            Ok(length) if length <= HEADROOM + ROOM - self.0.start => {
+                self.0.length = length;
                 true
             }
             _ => false,
@@ -168,7 +170,8 @@ mod tests {
         assert!(packet.prepend(usize::from(HEADROOM)).is_none());
         assert!(packet.set_length(LeanPacket::ROOM + 20) && !packet.set_length(LeanPacket::ROOM + 21));
         assert_eq!(packet.reset(2).len(), 2);
-        assert!(packet.buffer.0.as_ptr().cast::<Buffer>().is_aligned());
+        assert!(packet.data().as_ptr().cast::<Buffer>().is_aligned());
+        assert_eq!(size_of::<LeanPacket>(), 8);
     }
 
     #[test]
