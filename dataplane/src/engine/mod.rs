@@ -151,13 +151,12 @@ impl<P: Packet> Engine<P> {
         if self.core.parking.len() > 0 {
             self.core.unpark(&mut turn);
         }
-        if now == self.ticked && self.core.in_flight() == 0 {
-            return;
+        if now != self.ticked {
+            self.ticked = now;
+            self.expire(snapshot, now);
+            self.forget_pieces(now);
+            self.core.tidy(now);
         }
-        self.ticked = now;
-        self.expire(snapshot, now);
-        self.forget_pieces(now);
-        self.core.tidy(now);
         self.core.counters().set_in_flight(self.core.in_flight());
     }
 
