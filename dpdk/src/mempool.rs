@@ -19,8 +19,9 @@ pub enum PoolOps {
     /// `ring_mp_mc`, DPDK's default: a thread that is preempted in the middle of a call makes all others
     /// spin until it runs again, which takes milliseconds on a shared CPU.
     Default,
-    /// `ring_mt_rts`: nobody waits for a preempted thread (except when it is preempted in the middle of
-    /// all others wrapping around), so that threads of ordinary scheduling may allocate and free too.
+    /// `ring_mt_rts`: nobody waits for a preempted thread (until the others are an eighth of the ring
+    /// ahead), so that threads of ordinary scheduling may allocate and free too. Needs a ring with slots to
+    /// spare, see [`MempoolConfig::buffers`].
     #[default]
     Relaxed,
 }
@@ -39,7 +40,10 @@ impl PoolOps {
 pub struct MempoolConfig {
     /// Unique in the process, 1 to 25 bytes.
     pub name: String,
-    /// Number of buffers; a power of two less one uses memory best.
+    /// Number of buffers, at least. The shared ring has the next power of two less one slots. With
+    /// [`PoolOps::Relaxed`] an eighth of them must stay free, and a number that leaves less is raised to the
+    /// power of two: a thread preempted in the middle of an allocation holds back the ring's tail, to the
+    /// others the ring then looks full, and DPDK loses a buffer that it cannot put back, without a word.
     pub buffers: u32,
     /// Buffers that each lcore keeps for itself, at most 512 and two thirds of `buffers`; 0 for none.
     pub cache: u32,
@@ -56,7 +60,7 @@ impl Default for MempoolConfig {
     fn default() -> Self {
         Self {
             name: "uvs".to_owned(),
-            buffers: 8191,
+            buffers: 8192,
             cache: 256,
             data_room: data_room_for_mtu(1500),
             ops: PoolOps::default(),
@@ -139,6 +143,9 @@ impl Mempool {
     /// # Errors
     /// Refused for impossible sizes, a name in use, or too little memory.
     pub fn new(eal: &Eal, config: &MempoolConfig) -> Result<Self, MempoolError> {
+        let mut config = config.clone();
+        config.buffers = with_slack(config.ops, config.buffers);
+        let config = &config;
         let name =
             validate(config).map_err(|reason| MempoolError::Invalid { name: config.name.clone(), reason })?;
         let socket = config.socket.and_then(|socket| i32::try_from(socket).ok()).unwrap_or(-1);
@@ -204,7 +211,7 @@ impl Mempool {
         &self.0.config.name
     }
 
-    /// What the pool was made with.
+    /// What the pool was made with; the number of buffers is the real one.
     #[must_use]
     pub fn config(&self) -> &MempoolConfig {
         &self.0.config
@@ -273,6 +280,14 @@ fn memory_bytes(config: &MempoolConfig) -> u64 {
     u64::from(config.buffers) * (64 + 128 + u64::from(HEADROOM) + u64::from(config.data_room))
 }
 
+/// The number of buffers that keeps the shared ring of the next power of two from looking full.
+fn with_slack(ops: PoolOps, buffers: u32) -> u32 {
+    let Some(size) = buffers.checked_add(1).and_then(u32::checked_next_power_of_two) else { return buffers };
+    // DPDK lets consumers run ahead of the tail by an eighth of the capacity.
+    let enough = buffers + size.div_ceil(8) < size;
+    if ops == PoolOps::Default || enough || buffers == 0 { buffers } else { size }
+}
+
 fn validate(config: &MempoolConfig) -> Result<CString, String> {
     let name = CString::new(config.name.as_str()).map_err(|_| "its name contains a NUL byte".to_owned())?;
     if config.name.is_empty() || config.name.len() > 25 {
@@ -302,6 +317,22 @@ mod tests {
         assert_eq!(data_room_for_mtu(1500), 2048);
         assert_eq!(data_room_for_mtu(9000), 9088);
         assert!(data_room_for_mtu(u16::MAX) <= u16::MAX - HEADROOM);
+    }
+
+    #[test]
+    fn relaxed_rings_have_slots_to_spare() {
+        for (asked, made) in
+            [(0, 0), (1, 2), (1000, 1024), (1023, 1024), (1024, 1024), (8191, 8192), (7000, 7000)]
+        {
+            assert_eq!(with_slack(PoolOps::Relaxed, asked), made, "{asked}");
+            assert_eq!(with_slack(PoolOps::Default, asked), asked);
+        }
+        assert_eq!(with_slack(PoolOps::Relaxed, u32::MAX), u32::MAX);
+        for buffers in 1..5000_u32 {
+            let made = with_slack(PoolOps::Relaxed, buffers);
+            let capacity = (made + 1).next_power_of_two() - 1;
+            assert!(made >= buffers && capacity - made >= capacity / 8, "{buffers}");
+        }
     }
 
     #[test]

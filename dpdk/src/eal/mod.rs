@@ -81,6 +81,14 @@ impl EalGuard {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Removes the directory that DPDK makes and leaves, if it is empty: another instance's files, or the
+    /// telemetry socket, keep it.
+    fn remove_directory(&self) {
+        if let Some(directory) = &self.runtime_directory {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+
     fn clean_up(&mut self) -> Result<(), Errno> {
         if std::mem::replace(&mut self.cleaned, true) {
             return Ok(());
@@ -88,10 +96,7 @@ impl EalGuard {
         // SAFETY: the EAL is initialised, this runs once, and the only callers have the last handle: no
         // port, mempool or worker is left.
         let result = unsafe { dpdk_sys::rte_eal_cleanup() };
-        // DPDK leaves its directory behind. Another instance's files in it keep it, and that is fine.
-        if let Some(directory) = &self.runtime_directory {
-            let _ = std::fs::remove_dir(directory);
-        }
+        self.remove_directory();
         Errno::check(result).map(drop)
     }
 }
@@ -149,6 +154,8 @@ impl Eal {
             runtime_directory: runtime_directory(),
             cleaned: false,
         };
+        // Without telemetry nothing will ever be in there, and a killed process cannot remove it.
+        guard.remove_directory();
         Ok(Self { guard: Arc::new(guard), memory, arguments })
     }
 
