@@ -60,6 +60,10 @@ fn the_first_view_is_complete() {
             "ip route add unreachable 10.8.0.0/16; ip link add other type veth peer name rehto; ip link set other up; ip link set rehto up",
         );
         run("ip addr add 172.16.0.1/24 dev other");
+        // The kernel adds the local route of an IPv6 address some moments after the address.
+        eventually("the IPv6 address is whole", SOON, || {
+            run("ip -6 route show table local").contains("fd00::30")
+        });
         let (mirror, _) = mirror(&options());
         let view = mirror.view();
         let link = &view.links[&PORT];

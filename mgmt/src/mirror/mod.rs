@@ -16,6 +16,7 @@ pub mod socket;
 pub mod state;
 pub mod view;
 pub mod wire;
+mod wire_route;
 
 pub use resolver::Hop;
 pub use shared::MirrorStats;

@@ -4,6 +4,7 @@
 //! message unreadable. Layouts: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`; fields
 //! are in the machine's byte order, addresses in network order.
 
+use super::wire_route::route;
 use netlink_packet_core::{NlaBuffer, NlasIterator};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -32,8 +33,8 @@ pub mod kind {
 }
 
 const HEADER: usize = 16;
-const INET: u8 = 2;
-const INET6: u8 = 10;
+pub(super) const INET: u8 = 2;
+pub(super) const INET6: u8 = 10;
 
 /// One netlink message inside a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -399,171 +400,6 @@ fn address(payload: &[u8]) -> Result<Option<Address>, Malformed> {
     Ok(Some(Address { index, address, prefix, tentative }))
 }
 
-fn route(payload: &[u8]) -> Result<Option<Route>, Malformed> {
-    const CLONED: u32 = 0x200;
-    const LOW_BYTE: usize = if cfg!(target_endian = "little") { 0 } else { 3 };
-    let Some(&[family, prefix, source_prefix, tos, table, protocol, _scope, kind, ..]) =
-        payload.first_chunk::<12>()
-    else {
-        return Err(Malformed);
-    };
-    let flags = u32_at(payload, 8).ok_or(Malformed)?;
-    let unspecified: IpAddr = match family {
-        INET => IpAddr::from([0; 4]),
-        INET6 => IpAddr::from([0; 16]),
-        _ => return Ok(None),
-    };
-    if flags & CLONED != 0 || source_prefix != 0 {
-        return Ok(None);
-    }
-    let mut found = RouteAttributes::default();
-    let mut hop = RouteHop { flags: flags.to_ne_bytes()[LOW_BYTE], ..RouteHop::default() };
-    for attribute in attributes(payload, 12)? {
-        let attribute = attribute?;
-        hop.read(family, &attribute)?;
-        found.read(family, &attribute)?;
-    }
-    let Some(table) = (match found.table.unwrap_or_else(|| u32::from(table)) {
-        254 => Some(Table::Main),
-        255 => Some(Table::Local),
-        _ => None,
-    }) else {
-        return Ok(None);
-    };
-    let kind = match kind {
-        1 => RouteKind::Unicast,
-        2 => RouteKind::Local,
-        3 => RouteKind::Broadcast,
-        6..=8 => RouteKind::Refuse,
-        _ => RouteKind::Other,
-    };
-    if found.hops.is_empty() && kind != RouteKind::Refuse && hop.index != 0 {
-        found.hops.push(hop.finish());
-    }
-    let bits = if family == INET { 32 } else { 128 };
-    if prefix > bits {
-        return Err(Malformed);
-    }
-    Ok(Some(Route {
-        table,
-        destination: found.destination.unwrap_or(unspecified),
-        prefix,
-        tos,
-        metric: found.metric.unwrap_or(0),
-        protocol,
-        kind,
-        prefsrc: found.prefsrc,
-        mtu: found.mtu,
-        hops: found.hops,
-    }))
-}
-
-#[derive(Default)]
-struct RouteAttributes {
-    destination: Option<IpAddr>,
-    table: Option<u32>,
-    metric: Option<u32>,
-    prefsrc: Option<IpAddr>,
-    mtu: Option<u32>,
-    hops: Vec<Hop>,
-}
-
-impl RouteAttributes {
-    fn read(&mut self, family: u8, attribute: &NlaBuffer<&[u8]>) -> Result<(), Malformed> {
-        const RTA_DST: u16 = 1;
-        const RTA_PRIORITY: u16 = 6;
-        const RTA_PREFSRC: u16 = 7;
-        const RTA_METRICS: u16 = 8;
-        const RTA_MULTIPATH: u16 = 9;
-        const RTA_TABLE: u16 = 15;
-        const RTAX_MTU: u16 = 2;
-        let value = attribute.value();
-        match attribute.kind() {
-            RTA_DST => self.destination = Some(ip(family, value)?),
-            RTA_PRIORITY => self.metric = Some(u32_at(value, 0).ok_or(Malformed)?),
-            RTA_PREFSRC => self.prefsrc = Some(ip(family, value)?),
-            RTA_TABLE => self.table = Some(u32_at(value, 0).ok_or(Malformed)?),
-            RTA_METRICS => {
-                for metric in NlasIterator::new(value) {
-                    let metric = metric.map_err(|_| Malformed)?;
-                    if metric.kind() == RTAX_MTU {
-                        self.mtu = u32_at(metric.value(), 0).filter(|mtu| *mtu != 0);
-                    }
-                }
-            }
-            RTA_MULTIPATH => self.hops = multipath(family, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct RouteHop {
-    index: u32,
-    gateway: Option<IpAddr>,
-    weight: u16,
-    flags: u8,
-    encapsulated: bool,
-}
-
-impl RouteHop {
-    fn read(&mut self, family: u8, attribute: &NlaBuffer<&[u8]>) -> Result<(), Malformed> {
-        const RTA_OIF: u16 = 4;
-        const RTA_GATEWAY: u16 = 5;
-        const RTA_VIA: u16 = 18;
-        const RTA_ENCAP: u16 = 22;
-        let value = attribute.value();
-        match attribute.kind() {
-            RTA_OIF => self.index = u32_at(value, 0).ok_or(Malformed)?,
-            RTA_GATEWAY => self.gateway = Some(ip(family, value)?),
-            RTA_VIA => {
-                // An IPv4 route through an IPv6 router (RFC 5549): family, then the address.
-                let family =
-                    u16_at(value, 0).and_then(|family| u8::try_from(family).ok()).ok_or(Malformed)?;
-                self.gateway = Some(ip(family, value.get(2..).unwrap_or(&[]))?);
-            }
-            RTA_ENCAP => self.encapsulated = true,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Hop {
-        const DEAD: u8 = 1;
-        const LINKDOWN: u8 = 16;
-        Hop {
-            index: self.index,
-            gateway: self.gateway.filter(|gateway| !gateway.is_unspecified()),
-            weight: self.weight.max(1),
-            dead: self.flags & DEAD != 0,
-            linkdown: self.flags & LINKDOWN != 0,
-            encapsulated: self.encapsulated,
-        }
-    }
-}
-
-/// `struct rtnexthop`: length (2), flags (1), weight - 1 (1), interface (4), attributes.
-fn multipath(family: u8, mut rest: &[u8]) -> Result<Vec<Hop>, Malformed> {
-    let mut hops = Vec::new();
-    while !rest.is_empty() {
-        let length = usize::from(u16_at(rest, 0).ok_or(Malformed)?);
-        let entry = rest.get(..length).filter(|entry| entry.len() >= 8).ok_or(Malformed)?;
-        let mut hop = RouteHop {
-            index: u32_at(entry, 4).ok_or(Malformed)?,
-            weight: u16::from(entry.get(3).copied().unwrap_or(0)).saturating_add(1),
-            flags: entry.get(2).copied().unwrap_or(0),
-            ..RouteHop::default()
-        };
-        for attribute in attributes(entry, 8)? {
-            hop.read(family, &attribute?)?;
-        }
-        hops.push(hop.finish());
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-    }
-    Ok(hops)
-}
-
 fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>, Malformed> {
     const NDA_DST: u16 = 1;
     const NDA_LLADDR: u16 = 2;
@@ -593,19 +429,19 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>, Malformed> {
     Ok(Some(Neighbour { index, address, state, mac, managed }))
 }
 
-type Attributes<'a> = std::iter::Map<
+pub(super) type Attributes<'a> = std::iter::Map<
     NlasIterator<&'a [u8]>,
     fn(
         Result<NlaBuffer<&'a [u8]>, netlink_packet_core::DecodeError>,
     ) -> Result<NlaBuffer<&'a [u8]>, Malformed>,
 >;
 
-fn attributes(payload: &[u8], header: usize) -> Result<Attributes<'_>, Malformed> {
+pub(super) fn attributes(payload: &[u8], header: usize) -> Result<Attributes<'_>, Malformed> {
     let attributes = payload.get(header..).ok_or(Malformed)?;
     Ok(NlasIterator::new(attributes).map(|attribute| attribute.map_err(|_| Malformed)))
 }
 
-fn ip(family: u8, value: &[u8]) -> Result<IpAddr, Malformed> {
+pub(super) fn ip(family: u8, value: &[u8]) -> Result<IpAddr, Malformed> {
     match family {
         INET => <[u8; 4]>::try_from(value).map(IpAddr::from).map_err(|_| Malformed),
         INET6 => <[u8; 16]>::try_from(value)
@@ -619,10 +455,10 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or(&[])).into_owned()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
