@@ -7,7 +7,7 @@
 mod lc;
 mod rr;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wlc;
 mod wrr;
 
