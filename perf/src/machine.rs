@@ -84,8 +84,8 @@ pub(crate) fn cpu_of(process: u32, thread: u32) -> Result<Duration> {
     nanoseconds.map(Duration::from_nanos).with_context(|| format!("{path} holds `{}`", text.trim()))
 }
 
-/// DPDK's names for the threads of worker lcores: since 23.11, and before.
-const WORKER_NAMES: [&str; 3] = ["dpdk-worker", "lcore-worker", "rte-worker"];
+/// DPDK's names for the threads of worker lcores: since 23.11, 22.11, and before.
+const WORKER_NAMES: [&str; 3] = ["dpdk-worker", "rte-worker", "lcore-worker"];
 
 /// The worker lcores of a process, in order of their names.
 pub(crate) fn worker_threads(process: u32) -> Result<Vec<u32>> {
@@ -155,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn knows_worker_threads_by_every_name() {
+    fn knows_worker_threads_by_either_name() {
         assert_eq!(worker_number("dpdk-worker12"), Some(12));
-        assert_eq!(worker_number("lcore-worker-3"), Some(3));
         assert_eq!(worker_number("rte-worker-1"), Some(1));
+        assert_eq!(worker_number("lcore-worker-3"), Some(3));
         assert_eq!(worker_number("eal-intr-thread"), None);
         assert_eq!(worker_number("lcore-worker-x"), None);
     }

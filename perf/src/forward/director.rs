@@ -79,21 +79,25 @@ impl Director {
         let mut program = Program::start(&mut command, &directory.join("uvsd.log"), missing)?;
         let socket = control.join("control.sock");
         let deadline = Instant::now() + START;
-        let client = loop {
+        let (client, threads) = loop {
+            let late = Instant::now() > deadline;
             match Client::connect(&socket) {
-                Ok(client) => break client,
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error.context("uvsd does not answer"));
+                Ok(client) => {
+                    // It may answer before its workers run.
+                    let threads = worker_threads(program.id())?;
+                    if threads.len() == plan.cpus.len() {
+                        break (client, threads);
+                    }
+                    if late {
+                        bail!("uvsd has {} worker threads, not {}", threads.len(), plan.cpus.len());
+                    }
                 }
+                Err(error) if late => return Err(error.context("uvsd does not answer")),
                 Err(_) => {}
             }
             program.check()?;
             interrupt.sleep(GRAIN)?;
         };
-        let threads = worker_threads(program.id())?;
-        if threads.len() != plan.cpus.len() {
-            bail!("uvsd has {} worker threads, not {}", threads.len(), plan.cpus.len());
-        }
         Ok(Self { program, client, threads })
     }
 
