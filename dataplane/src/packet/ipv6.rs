@@ -1,7 +1,7 @@
 //! IPv6 and its extension headers (RFC 8200), followed within bounds.
 
 use super::headers::{DONT_FRAGMENT, Family, Headers, be16, chunk, long, short};
-use super::parse::{self, Frame, INVALID, Parsed, Place, Result};
+use super::parse::{self, Frame, INVALID, MALFORMED, Parsed, Place, Refusal, Result};
 use crate::counters::DropReason;
 use crate::exception::PuntClass;
 
@@ -16,21 +16,21 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-const TOO_MANY: Parsed = Parsed::Drop(DropReason::ExtensionHeaders);
+const TOO_MANY: Refusal = Refusal::Drop(DropReason::ExtensionHeaders);
 
 #[inline(always)]
-pub(super) fn parse(frame: Frame<'_>, network: usize) -> Result<Headers> {
-    let Some(header) = chunk::<8>(frame.data, network) else { return Err(frame.short(network + HEADER)) };
+pub(super) fn parse(frame: &Frame<'_>, network: usize) -> Parsed {
+    let Some(header) = chunk::<8>(frame.data, network) else { return frame.short(network + HEADER).into() };
     if frame.data.len() < network + HEADER {
-        return Err(frame.short(network + HEADER));
+        return frame.short(network + HEADER).into();
     }
     let length = usize::from(be16(header[4], header[5]));
-    let mut place = Place { offset: network + HEADER, length };
+    let place = Place { offset: network + HEADER, length };
     // A payload length of 0 is a jumbogram, or nothing at all.
     if header[0] >> 4 != 6 || length == 0 || place.offset + length > frame.total_length {
-        return Err(Parsed::Drop(DropReason::Malformed));
+        return MALFORMED.into();
     }
-    let mut headers = Headers {
+    let headers = Headers {
         network: short(network),
         transport: short(place.offset),
         source_port: 0,
@@ -46,15 +46,24 @@ pub(super) fn parse(frame: Frame<'_>, network: usize) -> Result<Headers> {
         family: Family::V6,
         flags: DONT_FRAGMENT,
     };
-    if is_extension(headers.protocol)
-        && let Some(Piece { data, offset, more }) = extensions(frame, &mut headers, &mut place)?
-    {
-        let piece = Place { offset: data, length: place.length + place.offset - data };
-        parse::fragment(frame, &mut headers, piece, place, offset, more)?;
-        return Ok(headers);
+    if is_extension(headers.protocol) {
+        return extended(frame, headers, place);
     }
-    parse::transport(frame, &mut headers, place)?;
-    Ok(headers)
+    headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false))
+}
+
+/// A packet with extension headers, `place` being the first.
+#[cold]
+fn extended(frame: &Frame<'_>, mut headers: Headers, mut place: Place) -> Parsed {
+    match extensions(frame, &mut headers, &mut place) {
+        Ok(None) => {}
+        Ok(Some(Piece { data, offset, more })) => {
+            let piece = Place { offset: data, length: place.length + place.offset - data };
+            return parse::fragment(frame, headers, piece, place, offset, more);
+        }
+        Err(refusal) => return refusal.into(),
+    }
+    headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false))
 }
 
 /// What a fragment header says of a piece.
@@ -69,8 +78,7 @@ struct Piece {
 
 /// Walks the extension headers, moving `place` and `headers` behind them. Stops behind the fragment header of a later
 /// piece, since what follows there is no header.
-#[cold]
-fn extensions(frame: Frame<'_>, headers: &mut Headers, place: &mut Place) -> Result<Option<Piece>> {
+fn extensions(frame: &Frame<'_>, headers: &mut Headers, place: &mut Place) -> Result<Option<Piece>> {
     let first = place.offset;
     let mut piece = None;
     let mut fragment_seen = false;
@@ -85,7 +93,7 @@ fn extensions(frame: Frame<'_>, headers: &mut Headers, place: &mut Place) -> Res
             return Err(TOO_MANY);
         }
         // The header chain must be whole in the first piece (RFC 7112).
-        let cut = if piece.is_some() { INVALID } else { Parsed::Drop(DropReason::Malformed) };
+        let cut = if piece.is_some() { INVALID } else { MALFORMED };
         if place.length < 8 {
             return Err(cut);
         }
@@ -104,7 +112,7 @@ fn extensions(frame: Frame<'_>, headers: &mut Headers, place: &mut Place) -> Res
         }
         // With segments left, the address in the header is not where the packet is going: the kernel's to judge.
         if next == ROUTING && header[3] != 0 {
-            return Err(Parsed::Punt(PuntClass::Local));
+            return Err(Refusal::Punt(PuntClass::Local));
         }
         place.offset += length;
         place.length -= length;

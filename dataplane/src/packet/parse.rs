@@ -25,7 +25,48 @@ pub enum Parsed {
     Drop(DropReason),
 }
 
-pub(super) type Result<T> = std::result::Result<T, Parsed>;
+/// A frame that is no flow. Kept small, since a `Result` of it goes through every step of the hot path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Punt(PuntClass),
+    Drop(DropReason),
+}
+
+pub(super) type Result<T> = std::result::Result<T, Refusal>;
+
+impl From<Refusal> for Parsed {
+    #[inline(always)]
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Punt(class) => Self::Punt(class),
+            Refusal::Drop(reason) => Self::Drop(reason),
+        }
+    }
+}
+
+/// What a transport header says, packed so that it stays in a register: ports in the low half, TCP flags and ICMP type above.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transport(u64);
+
+impl Transport {
+    const NOTHING: Self = Self(0);
+
+    /// From the first four bytes of a header that begins with the ports.
+    #[inline(always)]
+    const fn ports(header: &[u8; 4]) -> Self {
+        Self(u32::from_be_bytes(*header) as u64)
+    }
+
+    #[inline(always)]
+    const fn with_tcp_flags(self, flags: u8) -> Self {
+        Self(self.0 | (flags as u64) << 32)
+    }
+
+    #[inline(always)]
+    const fn icmp(kind: u8) -> Self {
+        Self((kind as u64) << 40)
+    }
+}
 
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -35,7 +76,6 @@ const ETHERTYPE_PROVIDER: u16 = 0x88a8;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// The frame being parsed: its first segment, and how much there is beside.
-#[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub(super) data: &'a [u8],
     pub(super) total_length: usize,
@@ -45,9 +85,9 @@ pub(super) struct Frame<'a> {
 impl Frame<'_> {
     /// Why the `needed` first bytes of the frame are not all in the first segment.
     #[cold]
-    pub(super) fn short(&self, needed: usize) -> Parsed {
+    pub(super) fn short(&self, needed: usize) -> Refusal {
         let elsewhere = self.segments > 1 && needed <= self.total_length;
-        Parsed::Drop(if elsewhere { DropReason::Segments } else { DropReason::Malformed })
+        Refusal::Drop(if elsewhere { DropReason::Segments } else { DropReason::Malformed })
     }
 }
 
@@ -58,8 +98,8 @@ pub(super) struct Place {
     pub(super) length: usize,
 }
 
-const MALFORMED: Parsed = Parsed::Drop(DropReason::Malformed);
-pub(super) const INVALID: Parsed = Parsed::Drop(DropReason::FragmentInvalid);
+pub(super) const MALFORMED: Refusal = Refusal::Drop(DropReason::Malformed);
+pub(super) const INVALID: Refusal = Refusal::Drop(DropReason::FragmentInvalid);
 
 /// The frame's destination MAC address; zeros when the frame is shorter.
 #[inline(always)]
@@ -83,42 +123,36 @@ pub fn source_mac(data: &[u8]) -> [u8; 6] {
 #[inline]
 #[must_use]
 pub fn parse(data: &[u8], total_length: usize, segments: u16) -> Parsed {
-    let frame = Frame { data, total_length, segments };
+    let frame = &Frame { data, total_length, segments };
     // Untagged unicast first: with the offset of the IP header known, the rest is straight-line code.
     if let Some(ethernet) = data.first_chunk::<ETHERNET>()
         && ethernet[0] & 1 == 0
     {
         match be16(ethernet[12], ethernet[13]) {
-            ETHERTYPE_IPV4 => return flow(ipv4(frame, ETHERNET)),
-            ETHERTYPE_IPV6 => return flow(ipv6::parse(frame, ETHERNET)),
+            ETHERTYPE_IPV4 => return ipv4(frame, ETHERNET),
+            ETHERTYPE_IPV6 => return ipv6::parse(frame, ETHERNET),
             _ => {}
         }
     }
     uncommon(frame)
 }
 
-#[inline(always)]
-fn flow(result: Result<Headers>) -> Parsed {
-    match result {
-        Ok(headers) => Parsed::Flow(headers),
-        Err(other) => other,
-    }
-}
-
 /// Tagged, multicast and non-IP frames.
 #[inline(never)]
-fn uncommon(frame: Frame<'_>) -> Parsed {
-    let Some(ethernet) = frame.data.first_chunk::<ETHERNET>() else { return frame.short(ETHERNET) };
+fn uncommon(frame: &Frame<'_>) -> Parsed {
+    let Some(ethernet) = frame.data.first_chunk::<ETHERNET>() else {
+        return frame.short(ETHERNET).into();
+    };
     let mut ethertype = be16(ethernet[12], ethernet[13]);
     let mut network = ETHERNET;
     while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_PROVIDER) && network < ETHERNET + 8 {
-        let Some(tag) = chunk::<4>(frame.data, network) else { return frame.short(network + 4) };
+        let Some(tag) = chunk::<4>(frame.data, network) else { return frame.short(network + 4).into() };
         ethertype = be16(tag[2], tag[3]);
         network += 4;
     }
     let parsed = match ethertype {
-        ETHERTYPE_IPV4 => flow(ipv4(frame, network)),
-        ETHERTYPE_IPV6 => flow(ipv6::parse(frame, network)),
+        ETHERTYPE_IPV4 => ipv4(frame, network),
+        ETHERTYPE_IPV6 => ipv6::parse(frame, network),
         ETHERTYPE_ARP => Parsed::Punt(PuntClass::Control),
         _ => Parsed::Punt(PuntClass::Local),
     };
@@ -146,27 +180,34 @@ fn multicast_class(data: &[u8], headers: &Headers) -> PuntClass {
     if link_local && control { PuntClass::Control } else { PuntClass::Local }
 }
 
+// Every way out below returns a `Parsed` at once instead of passing `Headers` through `Result`s: their fields then stay in
+// registers until they are written to where the caller wants them.
+
 #[inline(always)]
-fn ipv4(frame: Frame<'_>, network: usize) -> Result<Headers> {
+fn ipv4(frame: &Frame<'_>, network: usize) -> Parsed {
+    let Some(header) = chunk::<20>(frame.data, network) else { return frame.short(network + 20).into() };
+    if header[0] != 0x45 {
+        return with_options(frame, network, header);
+    }
+    if !checksum::plain_header_valid(header) {
+        return Parsed::Drop(DropReason::HeaderChecksum);
+    }
+    ipv4_checked(frame, network, header, 20)
+}
+
+/// An IPv4 packet whose header has the right version and checksum.
+#[inline(always)]
+fn ipv4_checked(frame: &Frame<'_>, network: usize, header: &[u8; 20], header_length: usize) -> Parsed {
     const DONT: u16 = 0x4000;
     const MORE: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
-    let Some(header) = chunk::<20>(frame.data, network) else { return Err(frame.short(network + 20)) };
-    let header_length = if header[0] == 0x45 {
-        if checksum::header_sum(header) != 0xffff {
-            return Err(Parsed::Drop(DropReason::HeaderChecksum));
-        }
-        20
-    } else {
-        with_options(frame, network)?
-    };
     let ip_length = usize::from(be16(header[2], header[3]));
     if ip_length < header_length || network + ip_length > frame.total_length {
-        return Err(MALFORMED);
+        return MALFORMED.into();
     }
     let bits = be16(header[6], header[7]);
     let place = Place { offset: network + header_length, length: ip_length - header_length };
-    let mut headers = Headers {
+    let headers = Headers {
         network: short(network),
         transport: short(place.offset),
         source_port: 0,
@@ -183,85 +224,102 @@ fn ipv4(frame: Frame<'_>, network: usize) -> Result<Headers> {
         flags: if bits & DONT == 0 { 0 } else { DONT_FRAGMENT },
     };
     if bits & (MORE | OFFSET) != 0 {
-        fragment(frame, &mut headers, place, place, (bits & OFFSET) * 8, bits & MORE != 0)?;
-        return Ok(headers);
+        return fragment(frame, headers, place, place, (bits & OFFSET) * 8, bits & MORE != 0);
     }
-    transport(frame, &mut headers, place)?;
-    Ok(headers)
+    headers.with(transport(frame, headers.family, headers.protocol, place, false))
 }
 
-/// An IPv4 header that is not the usual 20 bytes: its length, once version and checksum are right.
+impl Headers {
+    #[inline(always)]
+    pub(super) fn with(self, transport: Result<Transport>) -> Parsed {
+        match transport {
+            Ok(Transport(bits)) => {
+                let [.., icmp_type, tcp_flags, a, b, c, d] = bits.to_be_bytes();
+                let (source_port, destination_port) = (be16(a, b), be16(c, d));
+                Parsed::Flow(Self { source_port, destination_port, tcp_flags, icmp_type, ..self })
+            }
+            Err(refusal) => refusal.into(),
+        }
+    }
+}
+
+/// An IPv4 packet whose header is not the usual 20 bytes.
 #[cold]
-fn with_options(frame: Frame<'_>, network: usize) -> Result<usize> {
-    let [first] = bytes::<1>(frame.data, network);
-    let length = usize::from(first & 0x0f) * 4;
-    if first >> 4 != 4 || length < 20 {
-        return Err(MALFORMED);
+fn with_options(frame: &Frame<'_>, network: usize, header: &[u8; 20]) -> Parsed {
+    let length = usize::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || length < 20 {
+        return MALFORMED.into();
     }
-    let Some(header) = frame.data.get(network..network + length) else {
-        return Err(frame.short(network + length));
+    let Some(whole) = frame.data.get(network..network + length) else {
+        return frame.short(network + length).into();
     };
-    if !checksum::header_valid(header) {
-        return Err(Parsed::Drop(DropReason::HeaderChecksum));
+    if !checksum::header_valid(whole) {
+        return Parsed::Drop(DropReason::HeaderChecksum);
     }
-    Ok(length)
+    ipv4_checked(frame, network, header, length)
 }
 
-/// Reads a whole packet's transport header.
+/// Reads a transport header; `first` says that it is in the first piece of a datagram.
 #[inline(always)]
-pub(super) fn transport(frame: Frame<'_>, headers: &mut Headers, place: Place) -> Result<()> {
+pub(super) fn transport(
+    frame: &Frame<'_>,
+    family: Family,
+    protocol: u8,
+    place: Place,
+    first: bool,
+) -> Result<Transport> {
     let Place { offset, length } = place;
-    match headers.protocol {
+    Ok(match protocol {
         protocol::TCP => {
             let Some(tcp) = chunk::<20>(frame.data, offset) else { return Err(too_short(frame, place, 20)) };
             let header_length = usize::from(tcp[12] >> 4) * 4;
             if header_length < 20 || header_length > length {
                 return Err(MALFORMED);
             }
-            headers.source_port = be16(tcp[0], tcp[1]);
-            headers.destination_port = be16(tcp[2], tcp[3]);
-            headers.tcp_flags = tcp[13];
+            Transport::ports(&[tcp[0], tcp[1], tcp[2], tcp[3]]).with_tcp_flags(tcp[13])
         }
         protocol::UDP => {
             let Some(udp) = chunk::<8>(frame.data, offset) else { return Err(too_short(frame, place, 8)) };
             // A datagram may be shorter than the packet around it, never longer; a first fragment's is longer.
             let datagram = usize::from(be16(udp[4], udp[5]));
-            if datagram < 8 || length < 8 || (datagram > length && !headers.first_fragment()) {
+            if datagram < 8 || length < 8 || (datagram > length && !first) {
                 return Err(MALFORMED);
             }
-            headers.source_port = be16(udp[0], udp[1]);
-            headers.destination_port = be16(udp[2], udp[3]);
+            Transport::ports(&[udp[0], udp[1], udp[2], udp[3]])
         }
+        _ => return other_transport(frame, family, protocol, place),
+    })
+}
+
+/// Headers that are neither TCP's nor UDP's.
+fn other_transport(frame: &Frame<'_>, family: Family, protocol: u8, place: Place) -> Result<Transport> {
+    let Place { offset, length } = place;
+    Ok(match protocol {
         protocol::SCTP => {
             let Some(sctp) = chunk::<12>(frame.data, offset) else { return Err(too_short(frame, place, 12)) };
             if length < 12 {
                 return Err(MALFORMED);
             }
-            headers.source_port = be16(sctp[0], sctp[1]);
-            headers.destination_port = be16(sctp[2], sctp[3]);
+            Transport::ports(&[sctp[0], sctp[1], sctp[2], sctp[3]])
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let Some(icmp) = chunk::<8>(frame.data, offset) else { return Err(too_short(frame, place, 8)) };
             if length < 8 {
                 return Err(MALFORMED);
             }
-            headers.icmp_type = icmp[0];
             // Neighbour discovery (RFC 4861) is the kernel's, to whichever address.
-            if headers.family == Family::V6
-                && headers.protocol == protocol::ICMPV6
-                && matches!(icmp[0], 133..=137)
-            {
-                return Err(Parsed::Punt(PuntClass::Control));
+            if family == Family::V6 && protocol == protocol::ICMPV6 && matches!(icmp[0], 133..=137) {
+                return Err(Refusal::Punt(PuntClass::Control));
             }
+            Transport::icmp(icmp[0])
         }
-        _ => {}
-    }
-    Ok(())
+        _ => Transport::NOTHING,
+    })
 }
 
 /// A transport header of `needed` bytes that the first segment does not have: the packet's fault, or the buffer's?
 #[cold]
-fn too_short(frame: Frame<'_>, place: Place, needed: usize) -> Parsed {
+fn too_short(frame: &Frame<'_>, place: Place, needed: usize) -> Refusal {
     if place.length < needed { MALFORMED } else { frame.short(place.offset + needed) }
 }
 
@@ -269,17 +327,17 @@ fn too_short(frame: Frame<'_>, place: Place, needed: usize) -> Parsed {
 /// the extension headers that its data may begin with.
 #[cold]
 pub(super) fn fragment(
-    frame: Frame<'_>,
-    headers: &mut Headers,
+    frame: &Frame<'_>,
+    mut headers: Headers,
     piece: Place,
     place: Place,
     offset: u16,
     more: bool,
-) -> Result<()> {
+) -> Parsed {
     // An empty piece, one that leaves a gap no other can fill, or one that ends beyond the longest datagram.
     let end = usize::from(offset) + piece.length;
     if piece.length == 0 || (more && !piece.length.is_multiple_of(8)) || end > usize::from(u16::MAX) {
-        return Err(INVALID);
+        return INVALID.into();
     }
     headers.fragment_offset = offset;
     headers.fragment_length = short(piece.length);
@@ -288,8 +346,10 @@ pub(super) fn fragment(
         headers.flags |= LATER_FRAGMENT;
         headers.transport = 0;
         // RFC 1858: no later piece may reach into where the transport header's ports and flags are.
-        return if headers.protocol == protocol::TCP && offset < 20 { Err(INVALID) } else { Ok(()) };
+        let covers = headers.protocol == protocol::TCP && offset < 20;
+        return if covers { INVALID.into() } else { Parsed::Flow(headers) };
     }
     headers.flags |= FIRST_FRAGMENT;
-    transport(frame, headers, place).map_err(|parsed| if parsed == MALFORMED { INVALID } else { parsed })
+    let transport = transport(frame, headers.family, headers.protocol, place, true);
+    headers.with(transport.map_err(|refusal| if refusal == MALFORMED { INVALID } else { refusal }))
 }
