@@ -169,7 +169,7 @@ fn the_hash_mixes() {
 
 #[test]
 fn one_hash_for_all_fills_its_way_and_then_is_refused() {
-    let mut table = table::<Ipv4Addr>(5_000, false, Ticks(0));
+    let mut table = table::<Ipv4Addr>(500, false, Ticks(0));
     let hash = table.hash(&v4(0, 0));
     let most = u32::try_from(32 * WIDTH).unwrap();
     for number in 0..most {
@@ -178,16 +178,21 @@ fn one_hash_for_all_fills_its_way_and_then_is_refused() {
     let before = table.index.histogram();
     assert!(table.index.insert(hash, most).is_err());
     assert_eq!(table.index.histogram(), before);
-    for number in (0..most).rev() {
+    let sample = if cfg!(miri) { 97 } else { 1 };
+    for number in (0..most).rev().step_by(sample) {
         assert_eq!(table.index.search(hash, |id| id == number), Some(number));
     }
     assert_eq!(table.index.search(hash, |_| false), None);
     // Out of order, so that earlier buckets have room while later ones are still in use.
-    for number in (0..most).step_by(2).chain((1..most).step_by(2)) {
+    for number in (0..most).step_by(2).chain((1..most - 1).step_by(2)) {
         assert!(table.index.remove(hash, number));
-        assert!(!table.index.remove(hash, number));
-        assert_eq!(table.index.search(hash, |id| id == most - 1).is_some(), number < most - 1);
+        if number as usize % sample == 0 {
+            assert!(!table.index.remove(hash, number));
+            assert!(table.index.search(hash, |id| id == most - 1).is_some());
+        }
     }
+    assert!(table.index.remove(hash, most - 1));
+    assert_eq!(table.index.search(hash, |_| true), None);
     let (histogram, overflow) = table.index.histogram();
     assert_eq!((histogram[0], overflow), (histogram.iter().sum(), 0));
 }
