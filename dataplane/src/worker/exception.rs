@@ -19,12 +19,17 @@ pub struct DpdkExceptionPath {
     pub(super) scratch: Box<[u8]>,
     /// Longest frame that fits a buffer.
     pub(super) limit: usize,
+    /// The worker whose rings are looked at first.
+    pub(super) first: usize,
 }
 
 impl ExceptionPath for DpdkExceptionPath {
     fn drain(&mut self, class: PuntClass, max: usize, frame: &mut dyn FnMut(PortId, &[u8])) -> usize {
         let mut taken = 0;
-        for worker in &mut self.workers {
+        // Another worker first each time: a flood on one must not use up what the others' frames need.
+        self.first = (self.first + 1) % self.workers.len();
+        let (later, sooner) = self.workers.split_at_mut(self.first);
+        for worker in sooner.iter_mut().chain(later) {
             while taken < max
                 && let Ok((packet, port)) = worker.punt[class.index()].pop()
             {

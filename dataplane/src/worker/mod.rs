@@ -173,6 +173,7 @@ impl Runtime {
             clock,
             scratch: vec![0; LONGEST_PUNT].into_boxed_slice(),
             limit: pool.config().data_room.into(),
+            first: 0,
         };
 
         let mut connections = Vec::with_capacity(workers);

@@ -13,7 +13,7 @@ use crate::mirror::{Mirror, MirrorEvent};
 use crate::protocol::{Changed, Fault, FaultKind, Request, Response};
 use crate::twin::ExceptionHandle;
 use dataplane::engine::Event;
-use dataplane::id::{DestinationSlot, ServiceSlot};
+use dataplane::id::{DestinationSlot, PortId, ServiceSlot};
 use dataplane::rcu::{MAXIMUM_RETIRED, Publisher};
 use dataplane::snapshot::Snapshot;
 use dataplane::snapshot::editor::Cursors;
@@ -62,6 +62,8 @@ pub(super) struct Director {
     pub(super) idle: String,
     pub(super) started: Instant,
     pub(super) warnings: Vec<String>,
+    /// The ports as configured: what their twins are given again when the kernel forgets it.
+    pub(super) twins: Vec<crate::config::Port>,
     pub(super) baselines: super::report::Baselines,
     pub(super) loads: super::report::Loads,
     pub(super) housekept: Instant,
@@ -175,17 +177,9 @@ impl Director {
                 };
                 self.event("network", text);
             }
-            MirrorEvent::TwinReplaced { port } => {
-                let name = self.network.port_name(port).to_owned();
-                self.event(
-                    "network",
-                    format!("{name}: the twin was deleted and made anew; set its addresses again"),
-                );
-            }
+            MirrorEvent::TwinReplaced { port } => self.restore_twin(port, "was deleted and made anew"),
         }
-        if let Some(mirror) = &self.mirror {
-            self.network.set_view(mirror.view());
-        }
+        self.look_at_network();
         self.follow();
     }
 
@@ -193,6 +187,9 @@ impl Director {
     fn look_at_network(&mut self) {
         let Some(view) = self.mirror.as_ref().map(Mirror::view) else { return };
         if view.revision != self.network.view_revision() {
+            for port in self.network.came_up(&view) {
+                self.restore_twin(port, "came up again");
+            }
             self.network.set_view(view);
             self.follow();
         }
@@ -201,6 +198,20 @@ impl Director {
     fn follow(&mut self) {
         self.compiler.follow(&self.network);
         self.want_hops();
+    }
+
+    /// The kernel forgot what the configuration gave a twin: routes when it was down, everything when it was deleted.
+    fn restore_twin(&mut self, port: PortId, what: &str) {
+        let Some(twin) = self.twins.get(port.index()).filter(|twin| twin.twin).cloned() else { return };
+        let restored = super::twins::set_up(&twin).and_then(|()| super::twins::add_virtual_addresses(&twin));
+        let text = match restored {
+            Ok(()) => format!(
+                "{}: the twin {what}; the configuration's addresses and routes are set again",
+                twin.name
+            ),
+            Err(error) => format!("{}: the twin {what}; {error}", twin.name),
+        };
+        self.event("network", text);
     }
 
     pub(super) fn want_hops(&mut self) {

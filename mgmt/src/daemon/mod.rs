@@ -12,6 +12,7 @@ mod listing;
 mod network;
 mod report;
 mod start;
+mod twins;
 
 pub use start::StartError;
 

@@ -56,6 +56,12 @@ impl Network {
         Self { ports, fixed, view: Arc::default() }
     }
 
+    /// Twins that were down and are up in `view`: the kernel has forgotten their routes meanwhile.
+    pub(super) fn came_up(&self, view: &NetworkView) -> Vec<PortId> {
+        let was_down = |port: &PortId| self.view.links.get(port).is_some_and(|link| !link.up);
+        view.links.iter().filter(|(port, link)| link.up && was_down(port)).map(|(port, _)| *port).collect()
+    }
+
     pub(super) fn set_view(&mut self, view: Arc<NetworkView>) {
         self.view = view;
     }

@@ -8,7 +8,7 @@ use super::latency::Latencies;
 use super::listing::{Listing, Servers};
 use super::network::Network;
 use super::report::{Baselines, Loads};
-use crate::address::Prefix;
+use super::twins;
 use crate::config::{self, Config};
 use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
 use crate::desired::{Bounds, Desired};
@@ -16,7 +16,7 @@ use crate::instance::{
     Housekeeping, MemoryError, Placement, PlacementError, PrefixError, PrefixLock, Signals, check_memory,
     place,
 };
-use crate::mirror::apply::{Applier, ApplyError, RouteEntry};
+use crate::mirror::apply::ApplyError;
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
 use crate::protocol::Fault;
 use crate::twin::{ExceptionOptions, ExceptionThread, Silence, SilenceError, Twin, TwinConfig, TwinError};
@@ -93,7 +93,7 @@ pub(super) struct Running {
     pub(super) asked: Option<Ended>,
     server: Server,
     silences: Vec<Silence>,
-    virtual_addresses: Vec<(String, Vec<crate::mirror::apply::Prefix>)>,
+    virtual_addresses: Vec<config::Port>,
     _prefix: PrefixLock,
 }
 
@@ -131,10 +131,10 @@ pub(super) fn start(
     housekeeping.pin();
     super::listen_for_signals(signals, queue.clone())?;
 
-    let twins = twins(config, &runtime)?;
+    let twins = make_twins(config, &runtime)?;
     let exception = ExceptionThread::spawn(Box::new(exception), twins, ExceptionOptions::default())
         .map_err(StartError::Exception)?;
-    set_up_twins(config)?;
+    config.port.iter().filter(|port| port.twin).try_for_each(twins::set_up)?;
     housekeeping.pin();
     let mirror = mirror(config, queue.clone())?;
     let mut network = Network::new(&config.port, runtime.ports().to_vec());
@@ -164,6 +164,7 @@ pub(super) fn start(
         revision: Arc::clone(&revision),
         events: Events::default(),
         latencies: Latencies::default(),
+        twins: config.port.clone(),
         warnings: placement.warnings.clone(),
         placement,
         idle: format!("{:?}", config.workers.idle).to_lowercase(),
@@ -282,7 +283,7 @@ fn editor(config: &Config, network: &Network) -> Editor {
     editor
 }
 
-fn twins(config: &Config, runtime: &Runtime) -> Result<Vec<Twin>, StartError> {
+fn make_twins(config: &Config, runtime: &Runtime) -> Result<Vec<Twin>, StartError> {
     let ports = (0_u8..).map(PortId).zip(config.port.iter().zip(runtime.ports()));
     ports
         .filter(|(_, (port, _))| port.twin)
@@ -291,30 +292,6 @@ fn twins(config: &Config, runtime: &Runtime) -> Result<Vec<Twin>, StartError> {
             Ok(Twin::create(TwinConfig { port, name, mac: facts.mac, mtu })?)
         })
         .collect()
-}
-
-fn applied(prefixes: &[Prefix]) -> Vec<crate::mirror::apply::Prefix> {
-    let convert =
-        |prefix: &Prefix| crate::mirror::apply::Prefix { address: prefix.ip, length: prefix.length };
-    prefixes.iter().map(convert).collect()
-}
-
-/// Addresses, then routes through them, then neighbours.
-fn set_up_twins(config: &Config) -> Result<(), StartError> {
-    for port in config.port.iter().filter(|port| port.twin) {
-        let mut applier = Applier::open(&port.name)?;
-        applier.addresses(&applied(&port.addresses))?;
-        let routes: Vec<_> = port
-            .routes
-            .iter()
-            .map(|route| RouteEntry { to: applied(&[route.to])[0], via: route.via })
-            .collect();
-        applier.routes(&routes)?;
-        let neighbours: Vec<_> =
-            port.neighbours.iter().map(|neighbour| (neighbour.address, neighbour.mac.0)).collect();
-        applier.neighbours(&neighbours)?;
-    }
-    Ok(())
 }
 
 fn mirror(config: &Config, queue: SyncSender<Message>) -> Result<Option<Mirror>, StartError> {
@@ -347,16 +324,11 @@ fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) -> 
     None
 }
 
-fn virtual_addresses(
-    config: &Config,
-) -> Result<Vec<(String, Vec<crate::mirror::apply::Prefix>)>, StartError> {
-    let mut set = Vec::new();
-    for port in config.port.iter().filter(|port| port.twin && !port.virtual_addresses.is_empty()) {
-        let addresses = applied(&port.virtual_addresses);
-        Applier::open(&port.name)?.virtual_addresses(&addresses)?;
-        set.push((port.name.clone(), addresses));
-    }
-    Ok(set)
+fn virtual_addresses(config: &Config) -> Result<Vec<config::Port>, StartError> {
+    let ports: Vec<_> =
+        config.port.iter().filter(|port| port.twin && !port.virtual_addresses.is_empty()).cloned().collect();
+    ports.iter().try_for_each(twins::add_virtual_addresses)?;
+    Ok(ports)
 }
 
 impl Running {
@@ -364,10 +336,8 @@ impl Running {
     pub(super) fn end(self) {
         let Self { mut director, mut server, silences, virtual_addresses, .. } = self;
         director.event("instance", "stopping".to_owned());
-        for (twin, addresses) in &virtual_addresses {
-            let removed =
-                Applier::open(twin).and_then(|mut applier| applier.remove_virtual_addresses(addresses));
-            if let Err(error) = removed {
+        for port in &virtual_addresses {
+            if let Err(error) = twins::remove_virtual_addresses(port) {
                 tracing::warn!(%error, "a virtual address was not removed; it goes with the twin");
             }
         }
