@@ -1,5 +1,7 @@
 //! Truncated, malformed and random frames: no panic, every packet accounted for. `UVS_FRAMES` says how many (default 300,000).
 
+#![allow(clippy::cast_possible_truncation, reason = "test figures are small, random bits are cut on purpose")]
+
 mod common;
 
 use common::*;
