@@ -1,6 +1,11 @@
 //! Truncated, malformed and random frames: no panic, every packet accounted for. `UVS_FRAMES` says how many (default 300,000).
 
-#![allow(clippy::cast_possible_truncation, reason = "test figures are small, random bits are cut on purpose")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test figures are small, helpers may fail"
+)]
 
 mod common;
 
