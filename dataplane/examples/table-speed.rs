@@ -23,7 +23,9 @@ fn scramble(mut word: u64) -> u64 {
 }
 
 fn low_half(word: u64) -> u32 {
-    (word & u64::from(u32::MAX)) as u32
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    let low = word as u32;
+    low
 }
 
 fn flow<A: Address>(number: u64) -> Tuple<A> {

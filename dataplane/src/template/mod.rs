@@ -14,9 +14,11 @@
 
 mod entry;
 mod index;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 /// Atomics, exchanged for loom's when it checks the protocol.

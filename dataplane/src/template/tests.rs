@@ -16,7 +16,6 @@ fn server(number: u32) -> DestinationSlot {
     DestinationSlot(number)
 }
 
-#[expect(clippy::unwrap_used, reason = "a test's own table")]
 fn make(table: &Templates, client: u32, now: Ticks) -> TemplateHandle {
     table.insert(&key(client), server(client), TIMEOUT, now).unwrap().0
 }
@@ -331,18 +330,15 @@ fn threads_agree_on_one_destination_a_key() {
                 let mine = server(round * 1_000_000 + client * 10 + thread);
                 let found =
                     table.find(&key(client), now).map(|(handle, destination)| (handle, destination, false));
-                let made = match found {
-                    Some(found) => found,
-                    None => loop {
+                let made = found.unwrap_or_else(|| {
+                    loop {
                         match table.insert(&key(client), mine, TIMEOUT, now) {
-                            Err(TemplateError::Busy) => {
-                                busy.fetch_add(1, Relaxed);
-                                std::thread::yield_now();
-                            }
+                            Err(TemplateError::Busy) => busy.fetch_add(1, Relaxed),
                             other => break other.unwrap(),
-                        }
-                    },
-                };
+                        };
+                        std::thread::yield_now();
+                    }
+                });
                 assert!(table.attach(made.0));
                 assert!(table.restart(made.0, now) && table.detach(made.0, now));
                 chosen.push((round, client, made.1));

@@ -35,6 +35,7 @@ impl Editor {
     ) -> Housekept {
         let mut done = Housekept::default();
         self.passed = self.passed.max(passed);
+        self.housekept_at = now_ms;
         self.prune_lists(cursors);
         self.empty_trash(now_ms, counts, &mut done);
         self.release_addresses(now_ms);
@@ -132,7 +133,9 @@ impl Editor {
     /// With every slot taken, the destination that has been idle in the trash for longest gives up its slot early.
     pub(super) fn reclaim_destination(&mut self) {
         let idle = |slot: &DestinationSlot| match self.destinations[slot.index()].life {
-            Life::Trashed { unreferenced_since, .. } => unreferenced_since,
+            life @ Life::Trashed { unreferenced_since, .. } if settled(life, self.housekept_at) => {
+                unreferenced_since
+            }
             _ => None,
         };
         let oldest = self.trash.iter().filter_map(|slot| Some((idle(slot)?, *slot))).min();
@@ -146,8 +149,7 @@ impl Editor {
         let gone: BTreeSet<ServiceSlot> = self.gone.values().copied().collect();
         for slot in self.trash.clone() {
             let place = &self.destinations[slot.index()];
-            let idle = matches!(place.life, Life::Trashed { unreferenced_since: Some(_), .. });
-            if idle && gone.contains(&place.service) {
+            if settled(place.life, self.housekept_at) && gone.contains(&place.service) {
                 self.free_destination(slot);
             }
         }

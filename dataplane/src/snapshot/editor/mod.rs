@@ -88,6 +88,8 @@ pub struct Editor {
     threshold_changes: BTreeMap<DestinationSlot, ThresholdChange>,
     /// Every worker has passed this revision.
     passed: u64,
+    /// When housekeeping was done last, in its milliseconds.
+    housekept_at: u64,
     /// Services into whose lists removed destinations came back, with connections that may not be in the shared counts yet.
     taken_back: BTreeSet<ServiceSlot>,
 }
@@ -113,6 +115,7 @@ impl Editor {
             orphans: BTreeSet::new(),
             threshold_changes: BTreeMap::new(),
             passed: 0,
+            housekept_at: 0,
             taken_back: BTreeSet::new(),
         }
     }

@@ -298,6 +298,11 @@ fn with_all_slots_taken_the_idle_ones_in_the_trash_go_first() {
     let full = Err(EditError::ServicesFull { limit: 1 });
     assert_eq!(editor.add_service(service(2, SchedulerKind::Rr)), full, "a worker may still use it");
     housekeep(&mut editor, 10, &world);
+    editor.add_service(service(1, SchedulerKind::Rr)).unwrap();
+    let none = Err(EditError::DestinationsFull { limit: 2 });
+    assert_eq!(editor.add_destination(&key(1), server(3)), none, "seen idle once");
+    editor.remove_service(&key(1)).unwrap();
+    editor.publish();
     housekeep(&mut editor, 20, &world);
     assert_eq!(editor.add_service(service(2, SchedulerKind::Rr)), full, "a connection names it");
     editor.add_service(service(1, SchedulerKind::Rr)).unwrap();
@@ -482,7 +487,7 @@ fn one_change_at_ten_thousand_services() {
             held = new;
         }
         times.sort_unstable();
-        println!("{what}: median {:?}, worst {:?}", times[100], times[199]);
+        println!("{what}: median {:?}, 99 % {:?}, worst {:?}", times[100], times[198], times[199]);
         let limit = Duration::from_millis(if cfg!(debug_assertions) { 20 } else { 1 });
         assert!(times[100] <= limit, "{what}: {:?}", times[100]);
     };
