@@ -7,8 +7,18 @@ DIRECTOR_PID=''
 # What the configuration says; set before director_up.
 WORKERS=1
 HUGEPAGES=auto
+# DPDK's driver for nic0: af_packet takes any number of queues, but has the kernel put IPv4 fragments together before it
+# hands them over (PACKET_FANOUT_FLAG_DEFRAG); af_xdp, one queue here, delivers frames as they are on the wire.
+DRIVER=af_packet
 # Further lines of the configuration (whole tables).
 EXTRA_CONFIG=''
+
+device() {
+    case $DRIVER in
+        af_packet) echo "net_af_packet0,iface=nic0,blocksz=4096,framesz=2048,framecnt=512,qpairs=$WORKERS" ;;
+        af_xdp) echo "net_af_xdp0,iface=nic0,start_queue=0,queue_count=1" ;;
+    esac
+}
 
 director_configuration() {
     cat <<END
@@ -19,7 +29,7 @@ hugepages = "$HUGEPAGES"
 
 [[port]]
 name = "eth0"
-device = "net_af_packet0,iface=nic0,blocksz=4096,framesz=2048,framecnt=512,qpairs=$WORKERS"
+device = "$(device)"
 kernel_interface = "nic0"
 addresses = ["$NET.30/24", "fd00::30/64"]
 

@@ -63,7 +63,7 @@ lab_save_log() {
     saved=${TMPDIR:-/tmp}/uvsd-$(<"$LAB/name")-$$.log
     cp "$LAB/uvsd.log" "$saved"
     bad "the last lines of uvsd's log (all of it: $saved):"
-    tail -n 25 "$saved" | quote >&2
+    tail -n 8 "$saved" | quote >&2
 }
 
 # Removes the labs whose owner is dead: `spare` those that somebody asked to keep, or `all`.

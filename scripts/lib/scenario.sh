@@ -18,7 +18,8 @@ scenario() {
             --seconds) LOAD_SECONDS=${2:-} && shift ;;
             --workers) WORKERS=${2:-} && shift ;;
             --hugepages) HUGEPAGES=${2:-} && shift ;;
-            *) echo "usage: scripts/lab-tests/$name [--seconds S] [--workers N] [--hugepages auto|never]" >&2 && exit 2 ;;
+            --driver) DRIVER=${2:-} && shift ;;
+            *) echo "usage: scripts/lab-tests/$name [--seconds S] [--workers N] [--hugepages auto|never] [--driver af_packet|af_xdp]" >&2 && exit 2 ;;
         esac
         shift || true
     done

@@ -8,6 +8,8 @@ use crate::mirror::socket::{NetlinkError, RouteSocket};
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
 
 /// Why an interface was not silenced.
@@ -28,6 +30,10 @@ pub enum SilenceError {
     /// No such interface. Newer kernels would take the rule and wait for the interface to come.
     #[error("silencing {0}: there is no such interface")]
     Absent(String),
+    /// Another director has it: with its silence this one would take away, at its own end, what keeps the other's kernel
+    /// from answering.
+    #[error("another uvsd already works on {0}; stop it first, or give this one another NIC")]
+    Taken(String),
     /// The kernel could not be asked.
     #[error("silencing {interface}: {error}")]
     Netlink {
@@ -44,8 +50,8 @@ pub enum SilenceError {
         /// What nft said.
         message: String,
     },
-    /// nft could not be run.
-    #[error("silencing {interface}: running nft: {error}")]
+    /// nft could not be run, or the interface not be claimed.
+    #[error("silencing {interface}: {error}")]
     Io {
         /// The interface.
         interface: String,
@@ -59,6 +65,8 @@ pub enum SilenceError {
 pub struct Silence {
     interface: String,
     installed: bool,
+    /// The interface's name in this network namespace's abstract sockets: one director for each, freed with the process.
+    _owner: UnixDatagram,
 }
 
 impl Silence {
@@ -78,6 +86,7 @@ impl Silence {
                 _ => SilenceError::Netlink { interface: interface.to_owned(), error },
             }
         })?;
+        let owner = claim(interface)?;
         let table = table(interface);
         // Naming a table makes it, so that deleting it cannot fail.
         let script = format!(
@@ -85,7 +94,7 @@ impl Silence {
              type filter hook ingress device \"{interface}\" priority -500; policy drop;\n  }}\n}}\n"
         );
         nft(interface, &script)?;
-        Ok(Self { interface: interface.to_owned(), installed: true })
+        Ok(Self { interface: interface.to_owned(), installed: true, _owner: owner })
     }
 
     /// Lets the kernel hear the interface again.
@@ -111,6 +120,15 @@ impl Drop for Silence {
             tracing::warn!(%error, "the interface stays silenced");
         }
     }
+}
+
+fn claim(interface: &str) -> Result<UnixDatagram, SilenceError> {
+    let bound = SocketAddr::from_abstract_name(format!("uvs/interface/{interface}"))
+        .and_then(|address| UnixDatagram::bind_addr(&address));
+    bound.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => SilenceError::Taken(interface.to_owned()),
+        _ => SilenceError::Io { interface: interface.to_owned(), error },
+    })
 }
 
 /// A table name for each interface: nft takes letters, digits and `_` only; `_` itself and the rest as hexadecimal
@@ -168,7 +186,7 @@ fn nft(interface: &str, script: &str) -> Result<(), SilenceError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Silence, SilenceError, table};
+    use super::{Silence, SilenceError, claim, table};
 
     #[test]
     fn every_interface_has_its_own_table() {
@@ -176,6 +194,15 @@ mod tests {
         assert_eq!(table("enp3s0f0np0"), "uvs_enp3s0f0np0");
         assert_ne!(table("a.b"), table("a_b"));
         assert_ne!(table("a_2eb"), table("a.b"));
+    }
+
+    #[test]
+    fn an_interface_has_one_director_at_a_time() {
+        let first = claim("test-claim").unwrap();
+        let sentence = claim("test-claim").unwrap_err().to_string();
+        assert!(sentence.contains("another uvsd already works on test-claim"), "{sentence}");
+        drop(first);
+        claim("test-claim").unwrap();
     }
 
     #[test]
