@@ -211,8 +211,11 @@ fn an_interface_is_silenced_and_let_go() {
         let silent = || !attempt(&format!("ip netns exec {} ping -c 1 -W 0.2 10.0.0.1", peer.name())).0;
         let silence = Silence::install("nic0").unwrap();
         assert!(silent());
+        let error = Silence::install("nic0").unwrap_err().to_string();
+        assert!(error.starts_with("another uvsd already works on nic0"), "{error}");
+        silence.remove().unwrap();
         // As a director that was killed leaves it.
-        std::mem::forget(silence);
+        run("nft add table netdev uvs_nic0");
         let silence = Silence::install("nic0").unwrap();
         assert_eq!(run("nft list tables").trim(), "table netdev uvs_nic0");
         assert!(silent());
