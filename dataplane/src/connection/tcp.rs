@@ -3,6 +3,7 @@
 use super::line::flags::NO_OUTPUT;
 use crate::counters::Activity;
 use crate::flow::protocol;
+use crate::packet::tcp as tcp_flags;
 use crate::snapshot::Timeouts;
 
 /// States, with the kernel's numbers for TCP.
@@ -42,18 +43,6 @@ pub enum Sender {
     Client,
     /// The server: a reply.
     Server,
-}
-
-/// TCP header flags (RFC 9293).
-pub mod tcp_flags {
-    /// No more data.
-    pub const FIN: u8 = 0x01;
-    /// Synchronise.
-    pub const SYN: u8 = 0x02;
-    /// Reset.
-    pub const RST: u8 = 0x04;
-    /// Acknowledges.
-    pub const ACK: u8 = 0x10;
 }
 
 impl State {

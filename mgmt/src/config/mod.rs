@@ -23,6 +23,7 @@ pub use load::{Layers, Loaded, load, services_of};
 use crate::address::{Mac, Prefix};
 use crate::desired::ServiceSpec;
 pub use dataplane::snapshot::Settings;
+pub use dataplane::worker::{IdleMode as Idle, SteeringChoice as Steering};
 
 /// The whole configuration, every key with its default.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -175,30 +176,6 @@ impl Default for Workers {
             housekeeping_cpus: CpuList::default(),
         }
     }
-}
-
-/// What a worker does without packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Idle {
-    /// Asks again at once: lowest latency, a whole CPU.
-    Poll,
-    /// Lets other threads of its CPU run.
-    Yield,
-    /// Sleeps, a little longer each time.
-    Sleep,
-}
-
-/// How packets find their owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Steering {
-    /// What the NICs can do.
-    Auto,
-    /// By the client's address and port.
-    Client,
-    /// By the request's addresses and ports.
-    Flow,
 }
 
 /// Sizes of everything bounded, fixed at start.

@@ -25,8 +25,7 @@ use dataplane::id::PortId;
 use dataplane::snapshot::Timeouts;
 use dataplane::snapshot::editor::{self, Editor};
 use dataplane::worker::{
-    EalConfig, Hugepages, IdleMode, Limits, PortSpec, Runtime, RuntimeConfig, RuntimeError, Started,
-    SteeringChoice,
+    EalConfig, Hugepages, Limits, PortSpec, Runtime, RuntimeConfig, RuntimeError, Started,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -236,16 +235,8 @@ fn runtime_config(config: &Config, placement: &Placement) -> Result<RuntimeConfi
                 mtu: port.mtu,
             })
             .collect(),
-        idle: match config.workers.idle {
-            config::Idle::Poll => IdleMode::Poll,
-            config::Idle::Yield => IdleMode::Yield,
-            config::Idle::Sleep => IdleMode::Sleep,
-        },
-        steering: match config.workers.steering {
-            config::Steering::Auto => SteeringChoice::Auto,
-            config::Steering::Client => SteeringChoice::Client,
-            config::Steering::Flow => SteeringChoice::Flow,
-        },
+        idle: config.workers.idle,
+        steering: config.workers.steering,
         limits: Limits {
             connections_v4: limits.connections,
             connections_v6: limits.connections_ipv6.max(1),
