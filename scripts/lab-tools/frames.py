@@ -23,7 +23,7 @@ def frames(path):
     while offset + 16 <= len(data):
         captured, length = struct.unpack_from(order + "II", data, offset + 8)
         if captured != length:
-            sys.exit(f"{path}: a frame was captured in part")
+            sys.exit(f"{path}: of a frame of {length} bytes only {captured} were captured")
         yield data[offset + 16 : offset + 16 + captured]
         offset += 16 + captured
 

@@ -15,7 +15,7 @@ EXTRA_CONFIG=''
 
 device() {
     case $DRIVER in
-        af_packet) echo "net_af_packet0,iface=nic0,blocksz=4096,framesz=2048,framecnt=512,qpairs=$WORKERS" ;;
+        af_packet) echo "net_af_packet0,iface=nic0,blocksz=4096,framesz=2048,framecnt=4096,qpairs=$WORKERS" ;;
         af_xdp) echo "net_af_xdp0,iface=nic0,start_queue=0,queue_count=1" ;;
     esac
 }

@@ -54,18 +54,22 @@ read_load() {
     [[ -n $RATE ]] || die "no result in wrk's output: $(<"$LAB/wrk-$1")"
 }
 
-# start_load NAME SECONDS URL [wrk options]: the same in the background; finish_load NAME waits for it.
+# start_load NAME URL [wrk options]: the same in the background until stop_load NAME, its PID in LOAD_PID.
 start_load() {
-    local name=$1 seconds=$2
-    shift 2
-    on_background client wrk -t 1 -c 50 -d "${seconds}s" --latency "${@:2}" "$1" >"$LAB/wrk-$name" 2>&1
+    local name=$1
+    shift
+    on_background client wrk -t 1 -c 50 -d 600s --latency "${@:2}" "$1" >"$LAB/wrk-$name" 2>&1
     LOAD_PID=$!
 }
 
-finish_load() {
-    wait "$LOAD_PID" || die "wrk failed: $(<"$LAB/wrk-$1")"
+# stop_load NAME PID. A signal that one of wrk's other threads catches does not end it: repeated until it has.
+stop_load() {
+    wait_until 10 interrupted "$2" || die "wrk does not end"
+    wait "$2" || true
     read_load "$1"
 }
+
+interrupted() { ! kill -INT "$1"; }
 
 # start_tool HOST NAME COMMAND…: runs a program of lab-tools in the background and waits for its "ready".
 start_tool() {

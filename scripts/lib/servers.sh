@@ -41,6 +41,7 @@ http {
         listen 80 backlog=4096;
         listen [::]:80 backlog=4096;
         listen 8080 backlog=4096;
+        listen 8081 backlog=4096;
         location = / { default_type text/plain; return 200 "$1\n"; }
         location /files/ { root $LAB/shared; }
     }
