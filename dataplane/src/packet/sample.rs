@@ -140,6 +140,27 @@ impl Sample {
     }
 }
 
+/// Headers of an IPv4 fragment of UDP in an untagged frame, without ports.
+pub(crate) fn fragment(identification: u32, offset: u16, length: u16, more: bool) -> Headers {
+    let place = if offset == 0 { FIRST_FRAGMENT } else { LATER_FRAGMENT };
+    Headers {
+        network: 14,
+        transport: if offset == 0 { 34 } else { 0 },
+        source_port: 0,
+        destination_port: 0,
+        ip_length: 20 + u32::from(length),
+        fragment_id: identification,
+        fragment_offset: offset,
+        fragment_length: length,
+        protocol: protocol::UDP,
+        ttl: 64,
+        tcp_flags: 0,
+        icmp_type: 0,
+        family: Family::V4,
+        flags: place | if more { MORE_FRAGMENTS } else { 0 },
+    }
+}
+
 /// The transport header and its data.
 fn transport(random: &mut Random, headers: &mut Headers, piece: Piece) -> Vec<u8> {
     let length = 8 * random.below(9) + 8;

@@ -93,9 +93,10 @@ fn agrees(frame: &[u8], headers: &Headers) {
 fn agrees_to_refuse(frame: &[u8]) {
     let Ok(packet) = SlicedPacket::from_ethernet(frame) else { return };
     let excused = match (&packet.net, &packet.transport) {
-        // UDP without a length, SCTP's header, jumbograms and fragments are beyond it.
-        (_, Some(TransportSlice::Udp(udp))) => udp.length() == 0,
+        // To it an IPv6 payload length of 0 means all there is, whatever follows; so does a UDP length of 0.
         (Some(NetSlice::Ipv6(ip)), _) if ip.header().payload_length() == 0 => true,
+        (_, Some(TransportSlice::Udp(udp))) => udp.length() == 0,
+        // SCTP's header and fragments are beyond it.
         (_, None) => true,
         _ => false,
     };

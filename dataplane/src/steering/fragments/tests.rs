@@ -1,7 +1,7 @@
 //! The map's rules one by one, then against a model on random pieces.
 
 use super::*;
-use crate::packet::sample::{Random, Sample};
+use crate::packet::sample::{Random, Sample, fragment};
 use crate::packet::{Family, Parsed, parse};
 
 const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
@@ -9,32 +9,12 @@ const START: Ticks = Ticks(u32::MAX - 1000);
 
 /// A piece of a datagram of 10.1.0.5; ports only in the first.
 fn piece(identification: u32, offset: u16, length: u16, more: bool, ports: (u16, u16)) -> Headers {
-    let mut random = Random::new(9);
-    loop {
-        let Sample { headers, .. } = Sample::new(&mut random);
-        let fits = headers.family == Family::V4
-            && if offset == 0 { headers.first_fragment() } else { headers.later_fragment() }
-            && headers.more_fragments() == more;
-        // A first piece is never the last one.
-        if fits || (offset == 0 && !more) {
-            let (source_port, destination_port) = if offset == 0 { ports } else { (0, 0) };
-            return Headers {
-                fragment_id: identification,
-                fragment_offset: offset,
-                fragment_length: length,
-                source_port,
-                destination_port,
-                protocol: 17,
-                ..headers
-            };
-        }
-    }
+    let (source_port, destination_port) = if offset == 0 { ports } else { (0, 0) };
+    Headers { source_port, destination_port, ..fragment(identification, offset, length, more) }
 }
 
 fn key(identification: u32) -> FragmentKey {
-    let mut headers = piece(identification, 8, 8, true, (0, 0));
-    headers.network = 14;
-    FragmentKey::new(&[7; 40], &headers)
+    FragmentKey::new(&[7; 40], &fragment(identification, 8, 8, true))
 }
 
 type Map = FragmentMap<u32>;
@@ -43,7 +23,7 @@ type Fate = Result<(u16, u16), DropReason>;
 
 /// Gives the map a piece named `packet` and says what came out: names that passed (with their ports) or were dropped.
 fn give(map: &mut Map, packet: u32, identification: u32, headers: Headers, now: Ticks) -> Vec<(u32, Fate)> {
-    map.accept(packet, key_like(identification), &headers, now);
+    map.accept(packet, key(identification), &headers, now);
     fetch(map)
 }
 
@@ -369,9 +349,9 @@ fn a_flood_never_loses_a_piece_nor_grows_the_map() {
         now = now.after(u32::try_from(random.below(600)).unwrap());
         let identification = u32::try_from(random.below(200)).unwrap();
         let start = u16::try_from(random.below(8)).unwrap() * 8;
-        let mut headers = piece_like(start, random.one_in(4));
+        let mut headers = piece(0, start, 8, start == 0 || !random.one_in(4), PORTS);
         headers.fragment_length = 8 * (1 + u16::try_from(random.below(2)).unwrap());
-        map.accept(0, key_like(identification), &headers, now);
+        map.accept(0, key(identification), &headers, now);
         given += 1;
         left += fetch(&mut map).len() as u64;
         map.advance(now);
@@ -390,21 +370,4 @@ fn a_flood_never_loses_a_piece_nor_grows_the_map() {
     let free = std::iter::successors(Some(map.held_free), |at| Some(map.held.get(*at as usize)?.next));
     assert_eq!(free.take_while(|at| *at != NONE).count(), 16);
     assert!(map.buckets.iter().all(|bucket| *bucket == NONE));
-}
-
-/// As [`piece`], made once.
-fn piece_like(start: u16, last: bool) -> Headers {
-    thread_local! {
-        static KINDS: [Headers; 3] =
-            [piece(1, 0, 8, true, PORTS), piece(1, 8, 8, true, PORTS), piece(1, 8, 8, false, PORTS)];
-    }
-    let kind = if start == 0 { 0 } else { 1 + usize::from(last) };
-    Headers { fragment_offset: start, ..KINDS.with(|kinds| kinds[kind]) }
-}
-
-fn key_like(identification: u32) -> FragmentKey {
-    thread_local! {
-        static KEY: FragmentKey = key(1);
-    }
-    FragmentKey { identification, ..KEY.with(|key| *key) }
 }
