@@ -33,7 +33,7 @@ fn toeplitz(bytes: &[u8]) -> u32 {
 
 /// A tuple from bits: source address, source port, then low bits of destination and its port.
 fn from_bits<A: Address>(bits: u128) -> Tuple<A> {
-    let part = |shift: u32| ((bits >> shift) & u128::from(u32::MAX)) as u32;
+    let part = |shift: u32| u32::try_from((bits >> shift) & u128::from(u32::MAX)).unwrap();
     let short = |shift: u32| (part(shift) & 0xFFFF) as u16;
     Tuple {
         source: A::from_words([part(80), part(96), 0xFE, part(0)]),
@@ -85,7 +85,7 @@ fn assert_flat<A: Address>(name: &str, keys: &[Tuple<A>]) {
     for key in keys {
         let hash = schedule.hash(key);
         let home = (u128::from(hash.0) * homes.len() as u128) >> 64;
-        homes[home as usize] += 1;
+        homes[usize::try_from(home).unwrap()] += 1;
         tags[usize::from(hash.0.to_le_bytes()[0])] += 1;
         open(&mut table, &new(*key, 60_000), Ticks(0)).unwrap();
     }
@@ -186,7 +186,7 @@ fn one_hash_for_all_fills_its_way_and_then_is_refused() {
     // Out of order, so that earlier buckets have room while later ones are still in use.
     for number in (0..most).step_by(2).chain((1..most - 1).step_by(2)) {
         assert!(table.index.remove(hash, number));
-        if number as usize % sample == 0 {
+        if (number as usize).is_multiple_of(sample) {
             assert!(!table.index.remove(hash, number));
             assert!(table.index.search(hash, |id| id == most - 1).is_some());
         }
