@@ -23,9 +23,8 @@ fn scramble(mut word: u64) -> u64 {
 }
 
 fn low_half(word: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-    let low = word as u32;
-    low
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn flow<A: Address>(number: u64) -> Tuple<A> {
@@ -119,9 +118,8 @@ fn measure<A: Address>(flows: u64, both_directions: bool) -> Result<(), Box<dyn 
 
     let start = Instant::now();
     for first in (0..flows).step_by(BURST) {
-        let tuples = [(); BURST].map(|()| ());
         let mut batch = [(FlowHash::default(), flow::<A>(0)); BURST];
-        for (offset, (slot, ())) in (0u64..).zip(batch.iter_mut().zip(tuples)) {
+        for (offset, slot) in (0u64..).zip(&mut batch) {
             let tuple = flow::<A>(first + offset);
             *slot = (table.hash(&tuple), tuple);
             table.prefetch(slot.0);

@@ -33,8 +33,7 @@ fn toeplitz(bytes: &[u8]) -> u32 {
 
 /// A tuple from bits: source address, source port, then low bits of destination and its port.
 fn from_bits<A: Address>(bits: u128) -> Tuple<A> {
-    #[expect(clippy::cast_possible_truncation, reason = "one word of it")]
-    let part = |shift: u32| (bits >> shift) as u32;
+    let part = |shift: u32| u32::try_from((bits >> shift) & u128::from(u32::MAX)).unwrap();
     let short = |shift: u32| (part(shift) & 0xFFFF) as u16;
     Tuple {
         source: A::from_words([part(80), part(96), 0xFE, part(0)]),
