@@ -69,8 +69,6 @@ named! {
         FragmentFull => "fragment_full",
         /// Fragments that overlap or lie about their length.
         FragmentInvalid => "fragment_invalid",
-        /// An ICMP error about no connection of ours, or one that may not be relayed.
-        IcmpUnrelated => "icmp_unrelated",
         /// The ring to the worker that owns the packet's shard is full.
         RedirectFull => "redirect_full",
         /// The control punt ring is full.
@@ -81,8 +79,6 @@ named! {
         PuntStrayFull => "punt_stray_full",
         /// The NIC's transmit queue is full.
         TxFull => "tx_full",
-        /// The ICMP answer itself: longer than a buffer, or nobody to send it to.
-        GeneratedUnsent => "generated_unsent",
         /// Held back when the worker stopped.
         Shutdown => "shutdown",
     }
@@ -176,6 +172,12 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn add(&self, counter: Counter, amount: u64) {
         bump(&self.counters[counter as usize], amount);
+    }
+
+    /// Sets a counter that is kept elsewhere; for the owning worker only.
+    #[inline(always)]
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.counters[counter as usize].store(value, Relaxed);
     }
 
     /// Counts one dropped packet; for the owning worker only.

@@ -140,3 +140,18 @@ fn icmp_answers_stop_at_their_rate_and_without_buffers() {
     assert_eq!(lab.director.count(Counter::IcmpSuppressed), 31);
     assert_eq!(lab.director.dropped(DropReason::NoDestination), 81);
 }
+
+#[test]
+fn expiry_many_at_once_are_closed_over_many_turns_of_one_millisecond() {
+    let config = DirectorConfig { connections: 4096, ..DirectorConfig::default() };
+    let mut lab = Lab::web(SchedulerKind::Rr, None, config);
+    lab.director.receive(dataplane::id::WorkerId(0), PORT, packets((0..4000).map(syn)));
+    lab.director.take_outcomes();
+    lab.director.leap(61_000);
+    let first = lab.open_connections();
+    assert!(first > 3000, "one turn closes a bounded number: {first}");
+    for _ in 0..100 {
+        lab.director.leap(0);
+    }
+    assert_eq!(lab.open_connections(), 0, "the next turns go on without waiting for the clock");
+}

@@ -99,6 +99,8 @@ pub struct Engine<P> {
     pub(crate) slots: Slots<P>,
     /// When [`Engine::turn`] last did its millisecond's work.
     ticked: Ticks,
+    /// More connections have timed out than one turn closes.
+    behind: bool,
     revision: u64,
 }
 
@@ -125,6 +127,7 @@ impl<P: Packet> Engine<P> {
             v6: table(config.connections_v6, config, now)?,
             slots: Slots::new(),
             ticked: now,
+            behind: false,
             revision: 0,
         })
     }
@@ -151,19 +154,25 @@ impl<P: Packet> Engine<P> {
         if self.core.parking.len() > 0 {
             self.core.unpark(&mut turn);
         }
+        if now != self.ticked || self.behind {
+            self.behind = self.expire(snapshot, now);
+        }
         if now != self.ticked {
             self.ticked = now;
-            self.expire(snapshot, now);
             self.forget_pieces(now);
             self.core.tidy(now);
+            let refused = self.v4.wheel_full() + self.v6.wheel_full();
+            self.core.counters().set(Counter::WheelFull, refused);
         }
         self.core.counters().set_in_flight(self.core.in_flight());
     }
 
-    fn expire(&mut self, snapshot: &Snapshot, now: Ticks) {
+    /// Closes what has timed out, a bounded number in a turn; whether more is due.
+    fn expire(&mut self, snapshot: &Snapshot, now: Ticks) -> bool {
         let Self { core, v4, v6, .. } = self;
-        v4.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
-        v6.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
+        let v4 = v4.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
+        let v6 = v6.expire(now, WHEEL_BUDGET, |_, line| core.account_closed(line, snapshot, now));
+        v4.behind || v6.behind
     }
 
     /// Drops what is held, so that every packet is accounted for when the worker ends.
