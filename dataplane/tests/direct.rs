@@ -220,6 +220,15 @@ fn icmp_errors_about_replies_reach_the_real_server() {
 }
 
 #[test]
+fn ping_of_a_virtual_address_does_not_queue_with_strays() {
+    let mut lab = web();
+    let ping = from_client(1, 80).ip(1, &[8, 0, 0, 0, 0, 1, 0, 1]);
+    assert!(matches!(lab.receive(&ping).as_slice(), [Outcome::Punted(PuntClass::Local, ..)]));
+    let answer = from_client(1, 80).ip(1, &[0, 0, 0, 0, 0, 1, 0, 1]);
+    assert!(matches!(lab.receive(&answer).as_slice(), [Outcome::Punted(PuntClass::Stray, ..)]));
+}
+
+#[test]
 fn ipv6_is_forwarded_alike() {
     let mut lab = Lab::new(DirectorConfig::default());
     let key = dataplane::snapshot::ServiceKey { protocol: 6, address: address(VIP6), port: 80 };

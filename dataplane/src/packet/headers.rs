@@ -216,6 +216,18 @@ impl Headers {
         }
     }
 
+    /// Ping, at the end that is to answer.
+    #[inline]
+    #[must_use]
+    pub const fn is_echo_request(&self) -> bool {
+        let echo = match (self.family, self.protocol) {
+            (Family::V4, protocol::ICMP) => 8,
+            (Family::V6, protocol::ICMPV6) => 128,
+            _ => return false,
+        };
+        !self.later_fragment() && self.icmp_type == echo
+    }
+
     /// The class of a packet that turned out to be for no service: routing protocols before everything else.
     #[inline]
     #[must_use]

@@ -378,8 +378,10 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let destination = headers.key(packet.data()).destination();
+        // Ping stays local: a virtual address answers it under a flood of what is for no service, too.
+        let stray = !headers.is_echo_request() && turn.snapshot.virtual_addresses.contains(destination);
         let class = match headers.punt_class() {
-            PuntClass::Local if turn.snapshot.virtual_addresses.contains(destination) => PuntClass::Stray,
+            PuntClass::Local if stray => PuntClass::Stray,
             class => class,
         };
         self.punt(class, port, packet, turn.sink);
