@@ -40,7 +40,7 @@ impl Default for ExceptionOptions {
         Self {
             control: RateLimit { per_second: 50_000, burst: 10_000 },
             local: RateLimit { per_second: 300_000, burst: 30_000 },
-            stray: RateLimit { per_second: 20_000, burst: 2_000 },
+            stray: RateLimit { per_second: 2_000, burst: 500 },
             busy_wait: Duration::from_micros(50),
             idle_wait: Duration::from_millis(1),
             watchdog: Some(Duration::from_millis(500)),
