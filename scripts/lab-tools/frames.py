@@ -112,14 +112,27 @@ def main():
     for extra in received.keys() - sent.keys():
         sys.exit(f"{len(received[extra])} frames arrived that nobody sent: {received[extra][0].hex()}")
     counts = collections.Counter()
+    lost = 0
     for name, before in sent.items():
         after = received[name]
-        if len(before) != len(after):
+        if len(after) > len(before):
             sys.exit(f"{len(before)} frames of a flow ({kind(before[0])}) were sent, {len(after)} arrived")
-        for number, (was, became) in enumerate(zip(before, after)):
-            compare(number, was, became)
-            counts[kind(was)] += 1
-    print(f"{len(sent)} flows: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+        missing = len(before) - len(after)
+        lost += missing
+        at = 0
+        for number, became in enumerate(after):
+            # A frame that a receive ring lost before the director saw it is skipped; TCP sent it again.
+            while missing > 0 and masked(before[at]) != masked(became):
+                missing -= 1
+                at += 1
+            compare(number, before[at], became)
+            counts[kind(before[at])] += 1
+            at += 1
+    total = sum(counts.values())
+    if lost * 100 > total:
+        sys.exit(f"{lost} of {total + lost} frames did not arrive: more than a busy machine's rings lose")
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    print(f"{len(sent)} flows: {kinds}" + (f"; {lost} lost on the way" if lost else ""))
 
 
 main()
