@@ -70,7 +70,9 @@ pub enum EngineError {
 /// A connection table in memory of its own. No reply is looked up yet: both directions are for masquerading.
 fn table<A: Address>(connections: u32, config: &EngineConfig, now: Ticks) -> Result<Table<A>, EngineError> {
     let size = Size { capacity: connections, both_directions: false };
-    let region = Region::anonymous(size.footprint::<A>().total())?;
+    let mut region = Region::anonymous(size.footprint::<A>().total())?;
+    // Now, not when a worker first needs the page.
+    region.touch();
     Ok(Table::create(region, size, config.hash_key, now)?)
 }
 
