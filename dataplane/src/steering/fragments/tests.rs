@@ -363,7 +363,8 @@ fn a_flood_never_loses_a_piece_nor_grows_the_map() {
     left += fetch(&mut map).len() as u64;
     assert_eq!((given, map.in_flight()), (left, 0));
     let counters = map.counters();
-    assert!(counters.evicted > 0 && counters.completed > 0);
+    // Miri plays too few rounds for either.
+    assert!(cfg!(miri) || (counters.evicted > 0 && counters.completed > 0));
     // Every place is free again.
     let free = std::iter::successors(Some(map.free), |at| Some(map.datagrams.get(*at as usize)?.chain));
     assert_eq!(free.take_while(|at| *at != NONE).count(), 32);
