@@ -1,5 +1,6 @@
 //! The two address families, as one trait that the tables are generic over.
 
+use crate::snapshot::ClientMask;
 use std::fmt::{Debug, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -28,6 +29,9 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
 
     /// The address with all but the leading `prefix` bits cleared.
     fn masked(self, prefix: u8) -> Self;
+
+    /// The address with all bits cleared that the mask leaves out; unchanged under a mask of the other family.
+    fn under(self, mask: ClientMask) -> Self;
 }
 
 /// Memory for an address that one thread writes and others may read. All-zero bytes are a valid value.
@@ -107,6 +111,13 @@ impl Address for Ipv4Addr {
     fn masked(self, prefix: u8) -> Self {
         Self::from_bits(self.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
     }
+
+    fn under(self, mask: ClientMask) -> Self {
+        match mask {
+            ClientMask::V4(bits) => Self::from_bits(self.to_bits() & bits),
+            ClientMask::V6(_) => self,
+        }
+    }
 }
 
 impl Address for Ipv6Addr {
@@ -140,6 +151,13 @@ impl Address for Ipv6Addr {
     fn masked(self, prefix: u8) -> Self {
         Self::from_bits(self.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0))
     }
+
+    fn under(self, mask: ClientMask) -> Self {
+        match mask {
+            ClientMask::V4(_) => self,
+            ClientMask::V6(prefix) => self.masked(prefix),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,9 +168,11 @@ mod tests {
     fn masks_keep_the_leading_bits() {
         let v4: Ipv4Addr = "192.168.132.77".parse().unwrap();
         assert_eq!(v4.masked(24), "192.168.132.0".parse::<Ipv4Addr>().unwrap());
+        assert_eq!(v4.under(ClientMask::V4(24)), "0.0.0.8".parse::<Ipv4Addr>().unwrap(), "ipvsadm -M 24");
         assert_eq!((v4.masked(32), v4.masked(0)), (v4, Ipv4Addr::UNSPECIFIED));
         let v6: Ipv6Addr = "fd00:1:2:3::4".parse().unwrap();
         assert_eq!(v6.masked(64), "fd00:1:2:3::".parse::<Ipv6Addr>().unwrap());
+        assert_eq!((v6.under(ClientMask::V6(64)), v6.under(ClientMask::HOST_V4)), (v6.masked(64), v6));
         assert_eq!((v6.masked(128), v6.masked(0)), (v6, Ipv6Addr::UNSPECIFIED));
     }
 

@@ -21,6 +21,14 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
+/// Ports the director knows.
+pub mod port {
+    /// FTP's data port (RFC 959).
+    pub const FTP_DATA: u16 = 20;
+    /// FTP's control port.
+    pub const FTP: u16 = 21;
+}
+
 /// The 5-tuple as a packet carries it. Ports in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple<A> {

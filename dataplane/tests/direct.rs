@@ -231,7 +231,7 @@ fn ping_of_a_virtual_address_does_not_queue_with_strays() {
 #[test]
 fn ipv6_is_forwarded_alike() {
     let mut lab = Lab::new(DirectorConfig::default());
-    let key = dataplane::snapshot::ServiceKey { protocol: 6, address: address(VIP6), port: 80 };
+    let key = dataplane::snapshot::ServiceKey::Address { protocol: 6, address: address(VIP6), port: 80 };
     lab.service(key, SchedulerKind::Wrr, None);
     lab.destination(key, address("fd00::64"), 1);
     lab.destination(key, address("fd00::68"), 2);

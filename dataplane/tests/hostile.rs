@@ -101,7 +101,7 @@ fn nothing_on_the_wire_breaks_the_engine() {
     let mut lab = Lab::web(SchedulerKind::Wlc, Some(5), config);
     lab.service(udp_key(53), SchedulerKind::Wrr, None);
     lab.destination(udp_key(53), server(64), 3);
-    let key = ServiceKey { protocol: 6, address: address(VIP6), port: 80 };
+    let key = ServiceKey::Address { protocol: 6, address: address(VIP6), port: 80 };
     lab.service(key, SchedulerKind::Lc, None);
     lab.destination(key, address("fd00::64"), 1);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

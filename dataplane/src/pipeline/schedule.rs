@@ -6,15 +6,12 @@ use crate::connection::tcp::{self, State};
 use crate::connection::{ConnectionId, Found, Line, NewConnection, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
-use crate::flow::{Tuple, protocol};
+use crate::flow::{Tuple, port, protocol};
 use crate::id::DestinationSlot;
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler;
 use crate::snapshot::{Persistence, ServiceView, Snapshot};
 use crate::template::{TemplateError, TemplateHandle, TemplateKey};
-
-/// FTP's data port never opens a connection from outside (kernel behaviour).
-const FTP_DATA: u16 = 20;
 
 /// Why no connection was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +68,12 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) -> Result<ConnectionId, Fate> {
         let tuple = A::tuple(&slot.headers, packet.data());
-        let Tuple { destination, destination_port, source_port, protocol, .. } = tuple;
+        let source_port = tuple.source_port;
         let snapshot = turn.snapshot;
-        let service =
-            snapshot.index.find(protocol, destination.ip(), destination_port).ok_or(Fate::NotOurs)?;
+        let service = snapshot.service_of(&tuple, slot.port).ok_or(Fate::NotOurs)?;
         let service = snapshot.service(service).ok_or(Fate::NotOurs)?;
         let from_nowhere = slot.headers.martian_source(packet.data());
-        if source_port == FTP_DATA || from_nowhere || !opens(&slot.headers, snapshot) {
+        if source_port == port::FTP_DATA || from_nowhere || !opens(&slot.headers, snapshot) {
             return Err(Fate::NotOurs);
         }
         let choice = match service.persistence {
@@ -118,7 +114,7 @@ impl<P: Packet> Core<P> {
     ) -> Result<Choice, Fate> {
         let (client, virtual_address) = (tuple.source, tuple.destination);
         let key =
-            TemplateKey::new(tuple.protocol, client, persistence.prefix, virtual_address, service.key.port);
+            TemplateKey::new(tuple.protocol, client, persistence.mask, virtual_address, service.key.port());
         let shared = self.shared.clone();
         if let Some((handle, slot)) = shared.templates.find(&key, turn.now) {
             if takes_templates(slot, turn.snapshot) {

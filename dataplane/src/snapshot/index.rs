@@ -1,6 +1,7 @@
 //! From a packet's destination to a service: flat, clone-on-write open-addressing tables.
 
 use super::ServiceKey;
+use crate::flow::{port, protocol};
 use crate::id::ServiceSlot;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,7 +35,12 @@ impl Hashed for IpAddr {
 impl Hashed for ServiceKey {
     #[inline(always)]
     fn hash(&self) -> u64 {
-        mix(self.address.hash(), u64::from(self.port) << 8 | u64::from(self.protocol))
+        match self {
+            Self::Address { protocol, address, port } => {
+                mix(address.hash(), u64::from(*port) << 8 | u64::from(*protocol))
+            }
+            Self::Mark { mark, v6 } => mix(u64::from(*v6), (*mark).into()),
+        }
     }
 }
 
@@ -136,12 +142,36 @@ impl<K: Hashed, V: Copy> Cells<K, V> {
     }
 }
 
+/// The first port a program may listen on without privileges.
+const UNPRIVILEGED: u16 = 1024;
+
+/// What a service makes the look-up do.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kinds {
+    /// Services of IPv4 and of IPv6, marks included.
+    families: [usize; 2],
+    /// TCP services on FTP's port.
+    ftp: usize,
+    /// Services that take every port.
+    wildcards: usize,
+}
+
+impl Kinds {
+    fn count(&mut self, key: &ServiceKey, step: fn(&mut usize)) {
+        step(&mut self.families[usize::from(key.is_v6())]);
+        match key {
+            ServiceKey::Address { port: 0, .. } => step(&mut self.wildcards),
+            ServiceKey::Address { port: port::FTP, protocol: protocol::TCP, .. } => step(&mut self.ftp),
+            _ => {}
+        }
+    }
+}
+
 /// Services by key. Cloning shares the table; the first change after it copies it (1.2 MB at 10,000 services).
 #[derive(Debug, Clone, Default)]
 pub struct ServiceIndex {
     services: Cells<ServiceKey, ServiceSlot>,
-    /// Services that take every port; without any the second probe is left out.
-    wildcards: usize,
+    kinds: Kinds,
 }
 
 impl ServiceIndex {
@@ -157,15 +187,26 @@ impl ServiceIndex {
         self.services.count == 0
     }
 
-    /// The service of a packet to `address`, `port`: the exact one, else the one that takes every port.
+    /// Whether there is a service of a family.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_family(&self, v6: bool) -> bool {
+        self.kinds.families[usize::from(v6)] != 0
+    }
+
+    /// The service of a packet to port `number` of `address`, in the kernel's order: the exact one; for TCP to port 20 or one from 1024
+    /// on, the address's FTP service; the one that takes every port.
     #[inline]
     #[must_use]
-    pub fn find(&self, protocol: u8, address: IpAddr, port: u16) -> Option<ServiceSlot> {
-        let exact = self.get(&ServiceKey { protocol, address, port });
-        if exact.is_some() || self.wildcards == 0 {
+    pub fn find(&self, protocol: u8, address: IpAddr, number: u16) -> Option<ServiceSlot> {
+        let key = |port| ServiceKey::Address { protocol, address, port };
+        let exact = self.get(&key(number));
+        if exact.is_some() || (self.kinds.wildcards | self.kinds.ftp) == 0 {
             return exact;
         }
-        self.get(&ServiceKey { protocol, address, port: 0 })
+        let ftp = protocol == protocol::TCP && (number == port::FTP_DATA || number >= UNPRIVILEGED);
+        let ftp = ftp.then(|| self.get(&key(port::FTP))).flatten();
+        ftp.or_else(|| self.get(&key(0)))
     }
 
     /// The service of exactly this key.
@@ -177,15 +218,15 @@ impl ServiceIndex {
 
     /// Adds or replaces a service.
     pub fn insert(&mut self, key: ServiceKey, slot: ServiceSlot) {
-        if self.services.insert(key, slot) && key.port == 0 {
-            self.wildcards += 1;
+        if self.services.insert(key, slot) {
+            self.kinds.count(&key, |count| *count += 1);
         }
     }
 
     /// Removes a service, if there.
     pub fn remove(&mut self, key: &ServiceKey) {
-        if self.services.remove(key) && key.port == 0 {
-            self.wildcards -= 1;
+        if self.services.remove(key) {
+            self.kinds.count(key, |count| *count -= 1);
         }
     }
 
@@ -251,21 +292,54 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    const VIRTUAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
     fn key(port: u16) -> ServiceKey {
-        ServiceKey { protocol: 6, address: IpAddr::from([10, 0, 0, 1]), port }
+        ServiceKey::Address { protocol: 6, address: VIRTUAL, port }
     }
 
     #[test]
     fn exact_before_every_port() {
         let mut index = ServiceIndex::default();
-        assert_eq!(index.find(6, key(80).address, 80), None);
+        assert_eq!(index.find(6, VIRTUAL, 80), None);
         index.insert(key(0), ServiceSlot(1));
         index.insert(key(80), ServiceSlot(2));
-        assert_eq!(index.find(6, key(80).address, 80), Some(ServiceSlot(2)));
-        assert_eq!(index.find(6, key(80).address, 81), Some(ServiceSlot(1)));
-        assert_eq!(index.find(17, key(80).address, 81), None);
+        assert_eq!(index.find(6, VIRTUAL, 80), Some(ServiceSlot(2)));
+        assert_eq!(index.find(6, VIRTUAL, 81), Some(ServiceSlot(1)));
+        assert_eq!(index.find(17, VIRTUAL, 81), None);
         index.remove(&key(0));
-        assert_eq!(index.find(6, key(80).address, 81), None);
+        assert_eq!(index.find(6, VIRTUAL, 81), None);
+    }
+
+    /// The FTP service also takes its data connections: TCP to port 20 or to an unprivileged one, before the service that
+    /// takes every port.
+    #[test]
+    fn ftp_before_every_port() {
+        let mut index = ServiceIndex::default();
+        index.insert(key(21), ServiceSlot(1));
+        index.insert(ServiceKey::Address { protocol: 17, address: VIRTUAL, port: 21 }, ServiceSlot(3));
+        for (port, found) in
+            [(20, true), (21, true), (22, false), (1023, false), (1024, true), (40_001, true)]
+        {
+            assert_eq!(index.find(6, VIRTUAL, port), found.then_some(ServiceSlot(1)), "{port}");
+        }
+        assert_eq!(index.find(17, VIRTUAL, 1024), None, "TCP alone");
+        index.insert(key(0), ServiceSlot(2));
+        assert_eq!(index.find(6, VIRTUAL, 40_001), Some(ServiceSlot(1)));
+        assert_eq!(index.find(6, VIRTUAL, 22), Some(ServiceSlot(2)));
+        index.remove(&key(21));
+        assert_eq!(index.find(6, VIRTUAL, 40_001), Some(ServiceSlot(2)));
+    }
+
+    #[test]
+    fn families_are_counted_marks_included() {
+        let mut index = ServiceIndex::default();
+        let mark = |v6| ServiceKey::Mark { mark: 1, v6 };
+        index.insert(mark(true), ServiceSlot(0));
+        assert!(index.has_family(true) && !index.has_family(false));
+        assert_eq!((index.get(&mark(true)), index.get(&mark(false))), (Some(ServiceSlot(0)), None));
+        index.remove(&mark(true));
+        assert!(!index.has_family(true));
     }
 
     proptest! {

@@ -3,6 +3,8 @@
 mod chunked;
 pub mod editor;
 mod index;
+mod marks;
+mod settings;
 
 pub use chunked::Chunked;
 pub use editor::{
@@ -10,7 +12,11 @@ pub use editor::{
     ThresholdChange,
 };
 pub use index::{AddressSet, ServiceIndex};
+pub use marks::{MarkRule, Marks, Prefix};
+pub use settings::{Settings, Timeouts};
 
+use crate::address::Address;
+use crate::flow::Tuple;
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -18,13 +24,61 @@ use std::sync::Arc;
 
 /// What names a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Virtual address.
-    pub address: IpAddr,
-    /// Virtual port; 0 takes every port.
-    pub port: u16,
+pub enum ServiceKey {
+    /// A transport protocol, an address and a port.
+    Address {
+        /// IP protocol number.
+        protocol: u8,
+        /// Virtual address.
+        address: IpAddr,
+        /// Virtual port; 0 takes every port.
+        port: u16,
+    },
+    /// What mark rules marked: packets of any protocol, to any address and port of one family.
+    Mark {
+        /// The mark, not 0.
+        mark: u32,
+        /// IPv6 packets; otherwise IPv4.
+        v6: bool,
+    },
+}
+
+impl ServiceKey {
+    /// Whether its packets are IPv6.
+    #[must_use]
+    pub const fn is_v6(&self) -> bool {
+        match self {
+            Self::Address { address, .. } => address.is_ipv6(),
+            Self::Mark { v6, .. } => *v6,
+        }
+    }
+
+    /// The virtual address; a mark has none.
+    #[must_use]
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::Mark { .. } => None,
+        }
+    }
+
+    /// The virtual port; 0 for every port, and for marks.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address { port, .. } => *port,
+            Self::Mark { .. } => 0,
+        }
+    }
+
+    /// The mark, 0 for a service of an address.
+    #[must_use]
+    pub const fn mark(&self) -> u32 {
+        match self {
+            Self::Address { .. } => 0,
+            Self::Mark { mark, .. } => *mark,
+        }
+    }
 }
 
 /// Everything a worker needs to know, published as one. Cloning is cheap: parts that did not change are shared.
@@ -40,6 +94,8 @@ pub struct Snapshot {
     pub destinations: Chunked<DestinationView>,
     /// The addresses of all virtual services, and those whose last connection is not gone yet.
     pub virtual_addresses: Arc<AddressSet>,
+    /// Which packets carry which mark.
+    pub marks: Marks,
     /// Ports by [`PortId`].
     pub ports: Arc<[PortView]>,
     /// Timeouts that `ipvsadm --set` would change.
@@ -63,6 +119,7 @@ impl Snapshot {
             services: Chunked::default(),
             destinations: Chunked::default(),
             virtual_addresses: Arc::default(),
+            marks: Marks::default(),
             ports,
             timeouts: Timeouts::default(),
             settings: Settings::default(),
@@ -81,6 +138,22 @@ impl Snapshot {
             let shared = self.services.iter().flatten().filter(|service| service.shared_counts);
             shared.for_each(|service| each(service.slot));
         }
+    }
+
+    /// The service of a packet that came in by `port`: its mark's, if it has one and that has a service, else its address's.
+    #[inline]
+    #[must_use]
+    pub fn service_of<A: Address>(&self, tuple: &Tuple<A>, port: PortId) -> Option<ServiceSlot> {
+        if !self.marks.is_empty() {
+            let mark = self.marks.of(tuple, port);
+            let marked = || self.index.get(&ServiceKey::Mark { mark, v6: A::LENGTH != 4 });
+            if mark != 0
+                && let Some(slot) = marked()
+            {
+                return Some(slot);
+            }
+        }
+        self.index.find(tuple.protocol, tuple.destination.ip(), tuple.destination_port)
     }
 
     /// The service of a slot.
@@ -107,48 +180,6 @@ pub struct PortView {
     pub more_macs: Arc<[[u8; 6]]>,
     /// IP MTU in bytes.
     pub mtu: u16,
-}
-
-/// Timeouts in milliseconds that an operator may change; the other states' are constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP ESTABLISHED.
-    pub tcp: u32,
-    /// TCP FIN_WAIT.
-    pub tcp_fin: u32,
-    /// UDP.
-    pub udp: u32,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { tcp: 900_000, tcp_fin: 120_000, udp: 300_000 }
-    }
-}
-
-/// Settings by the kernel's names, with its defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// A TCP packet without SYN may open a connection.
-    pub sloppy_tcp: bool,
-    /// A packet of a connection whose destination was removed is looked at afresh.
-    pub expire_nodest_conn: bool,
-    /// Templates of quiesced destinations are not used.
-    pub expire_quiescent_template: bool,
-    /// What a SYN on a dying connection does: bit 0 reschedules from TIME_WAIT and CLOSE, bit 1 from FIN_WAIT too.
-    pub conn_reuse_mode: u8,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            sloppy_tcp: false,
-            expire_nodest_conn: false,
-            expire_quiescent_template: false,
-            conn_reuse_mode: 1,
-        }
-    }
 }
 
 /// The schedulers there are.
@@ -187,13 +218,30 @@ impl SchedulerKind {
     }
 }
 
+/// Which part of a client's address names a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientMask {
+    /// The bits of an IPv4 address that count, in host order. Any mask is allowed, as in the kernel: `ipvsadm -M 24` means
+    /// 0.0.0.24.
+    V4(u32),
+    /// How many leading bits of an IPv6 address count.
+    V6(u8),
+}
+
+impl ClientMask {
+    /// All of an IPv4 address.
+    pub const HOST_V4: Self = Self::V4(u32::MAX);
+    /// All of an IPv6 address.
+    pub const HOST_V6: Self = Self::V6(128);
+}
+
 /// Persistence of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Persistence {
     /// Life of a template after its last new connection, in milliseconds.
     pub timeout: u32,
-    /// How many leading bits of the client's address name a template.
-    pub prefix: u8,
+    /// Which clients share a template.
+    pub mask: ClientMask,
 }
 
 /// A virtual service as workers see it.
@@ -207,8 +255,12 @@ pub struct ServiceView {
     pub generation: u32,
     /// Its scheduler.
     pub scheduler: SchedulerKind,
+    /// Flags 1 to 3 of the scheduler in bits 0 to 2 (`sh` and `mh`: 1 falls back to another server, 2 looks at ports).
+    pub flags: u8,
     /// Persistence, if any.
     pub persistence: Option<Persistence>,
+    /// Every datagram is scheduled anew and leaves no connection behind.
+    pub one_packet: bool,
     /// Whether connection counts of its destinations are shared between workers: the scheduler or a threshold reads them.
     pub shared_counts: bool,
     /// Grows with every change of `candidates`; a cursor's index holds while it is unchanged.

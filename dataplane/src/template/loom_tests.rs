@@ -3,7 +3,13 @@ use loom::sync::Arc;
 use loom::thread;
 
 fn key(client: u32) -> TemplateKey {
-    TemplateKey::new(6, Ipv4Addr::from_bits(client), 32, Ipv4Addr::LOCALHOST, 80)
+    TemplateKey::new(
+        6,
+        Ipv4Addr::from_bits(client),
+        crate::snapshot::ClientMask::HOST_V4,
+        Ipv4Addr::LOCALHOST,
+        80,
+    )
 }
 
 fn model(check: impl Fn() + Sync + Send + 'static) {

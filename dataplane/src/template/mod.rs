@@ -37,6 +37,7 @@ mod sync {
 
 use crate::address::Address;
 use crate::id::{DestinationSlot, Ticks};
+use crate::snapshot::ClientMask;
 use entry::{Entry, Free, FreeList};
 use index::{Index, Spot};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -61,18 +62,18 @@ pub struct TemplateKey {
 }
 
 impl TemplateKey {
-    /// The template of `client`'s network of `prefix` bits with a virtual service. Ports in host order.
+    /// The template of the clients that are alike under `mask` with a virtual service. Ports in host order.
     #[inline]
     #[must_use]
     pub fn new<A: Address>(
         protocol: u8,
         client: A,
-        prefix: u8,
+        mask: ClientMask,
         virtual_address: A,
         virtual_port: u16,
     ) -> Self {
         let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-        let [a, b, c, d] = client.masked(prefix).words();
+        let [a, b, c, d] = client.under(mask).words();
         let [e, f, g, h] = virtual_address.words();
         let family = u64::from(A::LENGTH != Ipv4Addr::LENGTH);
         let name = family << 24 | u64::from(protocol) << 16 | u64::from(virtual_port);

@@ -9,7 +9,7 @@ const TIMEOUT: u32 = 300_000;
 
 fn key(client: u32) -> TemplateKey {
     let virtual_address = Ipv4Addr::new(192, 0, 2, 1);
-    TemplateKey::new(6, Ipv4Addr::from_bits(client), 32, virtual_address, 80)
+    TemplateKey::new(6, Ipv4Addr::from_bits(client), ClientMask::HOST_V4, virtual_address, 80)
 }
 
 fn server(number: u32) -> DestinationSlot {
@@ -30,14 +30,20 @@ fn sweep_all(table: &Templates, now: Ticks) -> Vec<DestinationSlot> {
 fn a_key_says_what_it_was_made_of_and_tells_families_apart() {
     let client: Ipv6Addr = "fd00::1:2:3:4".parse().unwrap();
     let virtual_address: Ipv6Addr = "2001:db8::1".parse().unwrap();
-    let v6 = TemplateKey::new(17, client, 64, virtual_address, 53);
+    let v6 = TemplateKey::new(17, client, ClientMask::V6(64), virtual_address, 53);
     assert_eq!((v6.protocol(), v6.virtual_port()), (17, 53));
     assert_eq!(v6.client(), "fd00::".parse::<IpAddr>().unwrap());
     assert_eq!(v6.virtual_address(), virtual_address);
-    let v4 = TemplateKey::new(6, Ipv4Addr::new(10, 1, 2, 3), 24, Ipv4Addr::new(10, 0, 0, 1), 0);
+    let v4 = TemplateKey::new(
+        6,
+        Ipv4Addr::new(10, 1, 2, 3),
+        ClientMask::V4(0xffff_ff00),
+        Ipv4Addr::new(10, 0, 0, 1),
+        0,
+    );
     assert_eq!((v4.client(), v4.virtual_port()), ("10.1.2.0".parse::<IpAddr>().unwrap(), 0));
     let mapped = |tail: u128| Ipv6Addr::from_bits(tail);
-    let alike = TemplateKey::new(6, mapped(0x0a01_0200), 128, mapped(0x0a00_0001), 0);
+    let alike = TemplateKey::new(6, mapped(0x0a01_0200), ClientMask::HOST_V6, mapped(0x0a00_0001), 0);
     assert_ne!(v4, alike);
 }
 

@@ -5,7 +5,7 @@ use dataplane::bench::{Director, DirectorConfig, Frame, Outcome};
 use dataplane::id::{PortId, WorkerId};
 use dataplane::packet::{HeapPacket, tcp};
 use dataplane::snapshot::editor::{DestinationSpec, Editor, Limits, ServiceSpec};
-use dataplane::snapshot::{NextHop, Persistence, PortView, SchedulerKind, ServiceKey};
+use dataplane::snapshot::{ClientMask, NextHop, Persistence, PortView, SchedulerKind, ServiceKey};
 use std::net::{IpAddr, SocketAddr};
 
 pub const VIP: &str = "192.168.132.254";
@@ -50,14 +50,14 @@ impl Lab {
     }
 
     pub fn service(&mut self, key: ServiceKey, scheduler: SchedulerKind, persistent: Option<u32>) {
-        let prefix = if key.address.is_ipv4() { 32 } else { 128 };
-        let persistence = persistent.map(|seconds| Persistence { timeout: seconds * 1000, prefix });
-        self.editor.add_service(ServiceSpec { key, scheduler, persistence }).unwrap();
+        let mask = if key.is_v6() { ClientMask::HOST_V6 } else { ClientMask::HOST_V4 };
+        let persistence = persistent.map(|seconds| Persistence { timeout: seconds * 1000, mask });
+        self.editor.add_service(ServiceSpec { persistence, ..ServiceSpec::new(key, scheduler) }).unwrap();
         self.publish();
     }
 
     pub fn destination(&mut self, key: ServiceKey, address: IpAddr, weight: u32) {
-        self.destination_with(key, DestinationSpec { address, port: key.port, weight, upper: 0, lower: 0 });
+        self.destination_with(key, DestinationSpec { address, port: key.port(), weight, upper: 0, lower: 0 });
     }
 
     pub fn destination_with(&mut self, key: ServiceKey, spec: DestinationSpec) {
@@ -111,11 +111,11 @@ impl Lab {
 }
 
 pub fn tcp_key(port: u16) -> ServiceKey {
-    ServiceKey { protocol: 6, address: address(VIP), port }
+    ServiceKey::Address { protocol: 6, address: address(VIP), port }
 }
 
 pub fn udp_key(port: u16) -> ServiceKey {
-    ServiceKey { protocol: 17, address: address(VIP), port }
+    ServiceKey::Address { protocol: 17, address: address(VIP), port }
 }
 
 /// A frame from client number `client` to the virtual address.

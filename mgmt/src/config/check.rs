@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::finding::Severity;
-use super::{Config, Port, help};
+use super::{Config, Port, Settings, help};
 use crate::desired::{Destination, Refusal, Service, ServiceSpec, TIMEOUT_MAX_S};
 
 /// Linux's `IFNAMSIZ` without the terminating zero.
@@ -59,7 +59,7 @@ pub(super) fn check(config: &Config, ports_written: usize) -> Vec<Problem> {
     {
         problems.range(&format!("timeouts.{name}"), seconds, 1, TIMEOUT_MAX_S);
     }
-    problems.range("settings.conn_reuse_mode", config.settings.conn_reuse_mode, 0, 3);
+    settings(&config.settings, &mut problems);
     if ports_written == 0 {
         let help = help::key("port").unwrap_or_default();
         problems.error("port", "there is no port to forward on", format!("add {help}"));
@@ -156,6 +156,24 @@ fn workers(config: &Config, problems: &mut Problems) {
             format!("CPU {shared} also runs a worker, which the other threads will disturb"),
             "name CPUs without a worker",
         );
+    }
+}
+
+fn settings(settings: &Settings, problems: &mut Problems) {
+    let modes = [
+        ("conn_reuse_mode", settings.conn_reuse_mode),
+        ("drop_entry", settings.drop_entry),
+        ("drop_packet", settings.drop_packet),
+        ("secure_tcp", settings.secure_tcp),
+    ];
+    for (name, mode) in modes {
+        problems.range(&format!("settings.{name}"), mode, 0, 3);
+    }
+    problems.range("settings.am_droprate", settings.am_droprate, 1, u32::MAX);
+    let expirations =
+        [("lblc_expiration", settings.lblc_expiration), ("lblcr_expiration", settings.lblcr_expiration)];
+    for (name, seconds) in expirations {
+        problems.range(&format!("settings.{name}"), seconds, 1, TIMEOUT_MAX_S);
     }
 }
 

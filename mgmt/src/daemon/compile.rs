@@ -5,7 +5,7 @@ use crate::desired::{Change, Destination, Plan, Service, ServiceKey, Update};
 use crate::mirror::Hop;
 use dataplane::id::DestinationSlot;
 use dataplane::snapshot::editor::{DestinationSpec, EditError, Editor, ServiceSpec};
-use dataplane::snapshot::{self, Persistence, Snapshot};
+use dataplane::snapshot::{self, ClientMask, Persistence, Snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The editor, with the way to each destination.
@@ -19,14 +19,23 @@ pub(super) struct Compiler {
 }
 
 pub(super) fn key_of(key: ServiceKey) -> snapshot::ServiceKey {
-    snapshot::ServiceKey { protocol: key.protocol.number(), address: key.address.ip, port: key.address.port }
+    snapshot::ServiceKey::Address {
+        protocol: key.protocol.number(),
+        address: key.address.ip,
+        port: key.address.port,
+    }
 }
 
 fn service_spec(service: &Service) -> ServiceSpec {
+    let key = key_of(service.key);
+    let mask = |prefix: u8| {
+        let leading = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        if key.is_v6() { ClientMask::V6(prefix) } else { ClientMask::V4(leading) }
+    };
     let persistence = service
         .persistence
-        .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), prefix: held.prefix });
-    ServiceSpec { key: key_of(service.key), scheduler: service.scheduler, persistence }
+        .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), mask: mask(held.prefix) });
+    ServiceSpec { persistence, ..ServiceSpec::new(key, service.scheduler) }
 }
 
 fn destination_spec(destination: &Destination) -> DestinationSpec {

@@ -232,9 +232,12 @@ fn snapshot(shape: &Shape, destinations: u16) -> Result<Snapshot> {
     let mut editor = Editor::new(limits, ports.into());
     for index in 0..shape.services {
         let service = shape.service(index);
-        let key =
-            ServiceKey { protocol: shape.protocol.number(), address: service.ip(), port: service.port() };
-        editor.add_service(ServiceSpec { key, scheduler: SchedulerKind::Rr, persistence: None })?;
+        let key = ServiceKey::Address {
+            protocol: shape.protocol.number(),
+            address: service.ip(),
+            port: service.port(),
+        };
+        editor.add_service(ServiceSpec::new(key, SchedulerKind::Rr))?;
         for destination in 0..destinations {
             let (address, mac) = shape.server(destination);
             let spec = DestinationSpec { address, port: service.port(), weight: 1, upper: 0, lower: 0 };

@@ -44,7 +44,7 @@ impl Cursors for Positions<'_> {
 }
 
 fn key() -> ServiceKey {
-    ServiceKey { protocol: 6, address: IpAddr::from([192, 0, 2, 1]), port: 80 }
+    ServiceKey::Address { protocol: 6, address: IpAddr::from([192, 0, 2, 1]), port: 80 }
 }
 
 fn address(server: u8) -> IpAddr {
@@ -58,7 +58,7 @@ fn activity(active: bool) -> Activity {
 impl Director {
     pub(super) fn new(scheduler: SchedulerKind, workers: u8) -> Self {
         let mut editor = Editor::new(Limits { services: 4, destinations: 128 }, Arc::default());
-        let service = editor.add_service(ServiceSpec { key: key(), scheduler, persistence: None }).unwrap();
+        let service = editor.add_service(ServiceSpec::new(key(), scheduler)).unwrap();
         let snapshot = editor.publish();
         let table = DestinationTable::new(workers.into(), 128);
         let cursors = (0..workers).map(|worker| Cursor::start(WorkerId(worker))).collect();
@@ -127,7 +127,7 @@ impl Director {
     }
 
     pub(super) fn switch(&mut self, scheduler: SchedulerKind) {
-        self.editor.edit_service(ServiceSpec { key: key(), scheduler, persistence: None }).unwrap();
+        self.editor.edit_service(ServiceSpec::new(key(), scheduler)).unwrap();
         self.publish();
     }
 

@@ -4,6 +4,7 @@ use super::service::Tenancy;
 use super::types::{Cursors, Housekept, References};
 use super::{Editor, Life};
 use crate::id::{DestinationSlot, ServiceSlot};
+use crate::snapshot::{MarkRule, Marks};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ impl Editor {
         self.prune_lists(cursors);
         self.empty_trash(now_ms, counts, &mut done);
         self.release_addresses(now_ms);
+        self.release_marks(counts);
         self.release_services(&mut done);
         done.changed = self.changed;
         done
@@ -87,7 +89,7 @@ impl Editor {
             .iter()
             .map(|slot| &self.destinations[slot.index()])
             .filter(|place| !settled(place.life, now_ms))
-            .map(|place| place.key.address)
+            .filter_map(|place| place.key.address())
             .collect();
         let passed = self.passed;
         let addresses = &mut self.addresses;
@@ -103,6 +105,29 @@ impl Editor {
             keep
         });
         self.changed |= self.orphans.len() != before;
+    }
+
+    /// A rule that is gone is forgotten when no destination of a marked service has a connection left.
+    fn release_marks(&mut self, counts: &impl References) {
+        if self.former_marks.is_empty() {
+            return;
+        }
+        let places = (0..).map(DestinationSlot).zip(&self.destinations);
+        let marked = places.filter(|(_, place)| place.life != Life::Free && place.key.mark() != 0);
+        let held: BTreeSet<u32> = marked
+            .filter(|(slot, _)| !counts.unreferenced(*slot))
+            .map(|(_, place)| place.key.mark())
+            .collect();
+        let (before, passed) = (self.former_marks.len(), self.passed);
+        self.former_marks.retain(|(rule, gone_in)| *gone_in > passed || held.contains(&rule.mark));
+        if self.former_marks.len() != before {
+            self.draft.marks = Marks::new(self.draft.marks.rules().into(), self.former_rules());
+            self.changed = true;
+        }
+    }
+
+    pub(super) fn former_rules(&self) -> Arc<[MarkRule]> {
+        self.former_marks.iter().map(|(rule, _)| rule.clone()).collect()
     }
 
     fn release_services(&mut self, done: &mut Housekept) {

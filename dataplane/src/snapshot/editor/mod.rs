@@ -20,8 +20,8 @@ pub use types::{
 };
 
 use super::{
-    DestinationView, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind, ServiceKey, Settings,
-    Snapshot, Timeouts,
+    ClientMask, DestinationView, MarkRule, Marks, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind,
+    ServiceKey, Settings, Snapshot, Timeouts,
 };
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
 use housekeeping::Address;
@@ -36,6 +36,9 @@ impl SchedulerKind {
         matches!(self, Self::Rr)
     }
 }
+
+/// Mark rules kept after they are gone. More of them are forgotten early: then their connections' packets are the kernel's.
+const FORMER_MARKS: usize = 1024;
 
 /// Names a destination over all services, removed ones included.
 type Identity = (ServiceKey, IpAddr, u16);
@@ -85,6 +88,8 @@ pub struct Editor {
     addresses: HashMap<IpAddr, Address>,
     /// Addresses in V without a service.
     orphans: BTreeSet<IpAddr>,
+    /// Mark rules that are gone, with the revision that took them away, the oldest first.
+    former_marks: Vec<(MarkRule, u64)>,
     threshold_changes: BTreeMap<DestinationSlot, ThresholdChange>,
     /// Every worker has passed this revision.
     passed: u64,
@@ -113,6 +118,7 @@ impl Editor {
             with_tombstones: BTreeSet::new(),
             addresses: HashMap::new(),
             orphans: BTreeSet::new(),
+            former_marks: Vec::new(),
             threshold_changes: BTreeMap::new(),
             passed: 0,
             housekept_at: 0,
@@ -135,7 +141,9 @@ impl Editor {
         };
         self.services[slot.index()].occupy(spec);
         self.draft.index.insert(spec.key, slot);
-        self.address_gained(spec.key.address);
+        if let Some(address) = spec.key.address() {
+            self.address_gained(address);
+        }
         self.touch(slot);
         Ok(slot)
     }
@@ -164,7 +172,9 @@ impl Editor {
         }
         self.draft.index.remove(key);
         self.gone.insert(*key, slot);
-        self.address_lost(key.address, revision);
+        if let Some(address) = key.address() {
+            self.address_lost(address, revision);
+        }
         self.touch(slot);
         Ok(())
     }
@@ -270,6 +280,22 @@ impl Editor {
     pub fn set_settings(&mut self, settings: Settings) {
         self.changed |= self.draft.settings != settings;
         self.draft.settings = settings;
+    }
+
+    /// Replaces the mark rules. Those that are gone decide on ownership until [`Self::housekeep`] finds that no connection of
+    /// a marked service is left.
+    pub fn set_marks(&mut self, rules: Arc<[MarkRule]>) {
+        if *rules == *self.draft.marks.rules() {
+            return;
+        }
+        let revision = self.next_revision();
+        let gone = self.draft.marks.rules().iter().filter(|rule| !rules.contains(rule));
+        self.former_marks.extend(gone.map(|rule| (rule.clone(), revision)));
+        self.former_marks.retain(|(rule, _)| !rules.contains(rule));
+        let excess = self.former_marks.len().saturating_sub(FORMER_MARKS);
+        self.former_marks.drain(..excess);
+        self.draft.marks = Marks::new(rules, self.former_rules());
+        self.changed = true;
     }
 
     /// The next snapshot. Threshold changes are to be taken and applied once workers can see it.
@@ -468,12 +494,17 @@ fn threshold_change(slot: DestinationSlot, spec: &DestinationSpec) -> ThresholdC
 }
 
 fn check_service(spec: &ServiceSpec) -> Result<(), EditError> {
-    let Some(Persistence { timeout, prefix }) = spec.persistence else { return Ok(()) };
+    if matches!(spec.key, ServiceKey::Mark { mark: 0, .. }) {
+        return Err(EditError::MarkZero);
+    }
+    let Some(Persistence { timeout, mask }) = spec.persistence else { return Ok(()) };
     if timeout == 0 || i32::try_from(timeout).is_err() {
         return Err(EditError::PersistenceTimeout);
     }
-    let bits = if spec.key.address.is_ipv4() { 32 } else { 128 };
-    if prefix > bits { Err(EditError::PersistencePrefix) } else { Ok(()) }
+    match (mask, spec.key.is_v6()) {
+        (ClientMask::V4(_), false) | (ClientMask::V6(0..=128), true) => Ok(()),
+        _ => Err(EditError::PersistenceMask),
+    }
 }
 
 fn check_destination(service: &ServiceKey, spec: &DestinationSpec) -> Result<(), EditError> {
@@ -481,7 +512,7 @@ fn check_destination(service: &ServiceKey, spec: &DestinationSpec) -> Result<(),
         Err(EditError::WeightRange)
     } else if spec.lower > spec.upper {
         Err(EditError::ThresholdRange)
-    } else if service.address.is_ipv4() != spec.address.is_ipv4() {
+    } else if service.is_v6() != spec.address.is_ipv6() {
         Err(EditError::Family)
     } else {
         Ok(())

@@ -30,11 +30,11 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn key(last: u8) -> ServiceKey {
-    ServiceKey { protocol: 6, address: IpAddr::from([192, 0, 2, last]), port: 80 }
+    ServiceKey::Address { protocol: 6, address: IpAddr::from([192, 0, 2, last]), port: 80 }
 }
 
 fn service(last: u8, scheduler: SchedulerKind) -> ServiceSpec {
-    ServiceSpec { key: key(last), scheduler, persistence: None }
+    ServiceSpec::new(key(last), scheduler)
 }
 
 fn server(last: u8) -> DestinationSpec {
@@ -72,7 +72,8 @@ fn snapshots_show_what_was_asked_for_and_stay_as_they_are() {
     let (seen_a, seen_b) = (first.destination(a).unwrap(), first.destination(b).unwrap());
     assert!(seen_a.available && !seen_a.quiesced && seen_b.available && seen_b.quiesced);
     assert!(
-        first.virtual_addresses.contains(key(1).address) && !first.virtual_addresses.contains(address(1))
+        first.virtual_addresses.contains(key(1).address().unwrap())
+            && !first.virtual_addresses.contains(address(1))
     );
 
     let hop = NextHop::Resolved { destination_mac: [2; 6], source_mac: [4; 6] };
@@ -115,15 +116,21 @@ fn refusals_name_the_reason_and_change_nothing() {
     assert_eq!(editor.edit_service(service(1, SchedulerKind::Rr)), Err(EditError::NoService));
     assert_eq!(editor.remove_service(&key(1)), Err(EditError::NoService));
     assert_eq!(editor.add_destination(&key(1), server(1)), Err(EditError::NoService));
-    let persistent = |timeout, prefix| ServiceSpec {
-        persistence: Some(Persistence { timeout, prefix }),
+    let all = ClientMask::HOST_V4;
+    let persistent = |timeout, mask| ServiceSpec {
+        persistence: Some(Persistence { timeout, mask }),
         ..service(1, SchedulerKind::Rr)
     };
-    assert_eq!(editor.add_service(persistent(0, 32)), Err(EditError::PersistenceTimeout));
-    assert_eq!(editor.add_service(persistent(1 << 31, 32)), Err(EditError::PersistenceTimeout));
-    assert_eq!(editor.add_service(persistent(1000, 33)), Err(EditError::PersistencePrefix));
-    editor.add_service(persistent(1000, 32)).unwrap();
-    assert_eq!(editor.add_service(persistent(1000, 32)), Err(EditError::ServiceExists));
+    assert_eq!(editor.add_service(persistent(0, all)), Err(EditError::PersistenceTimeout));
+    assert_eq!(editor.add_service(persistent(1 << 31, all)), Err(EditError::PersistenceTimeout));
+    assert_eq!(editor.add_service(persistent(1000, ClientMask::V6(64))), Err(EditError::PersistenceMask));
+    let no_mark = ServiceSpec::new(ServiceKey::Mark { mark: 0, v6: false }, SchedulerKind::Rr);
+    assert_eq!(editor.add_service(no_mark), Err(EditError::MarkZero));
+    let six =
+        ServiceSpec { key: ServiceKey::Mark { mark: 1, v6: true }, ..persistent(1000, ClientMask::V6(129)) };
+    assert_eq!(editor.add_service(six), Err(EditError::PersistenceMask));
+    editor.add_service(persistent(1000, all)).unwrap();
+    assert_eq!(editor.add_service(persistent(1000, all)), Err(EditError::ServiceExists));
     assert_eq!(editor.add_service(service(2, SchedulerKind::Rr)), Err(EditError::ServicesFull { limit: 1 }));
     let heavy = DestinationSpec { weight: 1 << 31, ..server(1) };
     assert_eq!(editor.add_destination(&key(1), heavy), Err(EditError::WeightRange));
@@ -268,7 +275,7 @@ fn an_address_stays_known_until_its_last_connection_is_gone() {
     world.referenced.insert(slot);
     let known = |editor: &mut Editor| {
         let set = editor.publish().virtual_addresses;
-        [1, 2].map(|last| set.contains(key(last).address))
+        [1, 2].map(|last| set.contains(key(last).address().unwrap()))
     };
     editor.remove_service(&key(1)).unwrap();
     editor.remove_service(&key(2)).unwrap();
@@ -441,7 +448,7 @@ fn check(snapshot: &Snapshot, editor: &Editor, model: &BTreeMap<u8, (SchedulerKi
     for (last, (scheduler, list)) in model {
         let view = view(snapshot, *last);
         assert_eq!((view.key, view.scheduler), (key(*last), *scheduler));
-        assert!(snapshot.virtual_addresses.contains(view.key.address));
+        assert!(snapshot.virtual_addresses.contains(view.key.address().unwrap()));
         let live: Vec<_> = view.candidates.iter().filter(|one| !one.removed).collect();
         assert_eq!(live.len(), list.len());
         for (candidate, spec) in live.into_iter().zip(list) {
@@ -460,13 +467,13 @@ fn check(snapshot: &Snapshot, editor: &Editor, model: &BTreeMap<u8, (SchedulerKi
 #[test]
 fn one_change_at_ten_thousand_services() {
     let mut editor = Editor::new(Limits { services: 16_384, destinations: 65_536 }, Arc::default());
-    let key = |number: u32| ServiceKey {
+    let key = |number: u32| ServiceKey::Address {
         protocol: 6,
         address: IpAddr::from((0x0a00_0000 + number).to_be_bytes()),
         port: 80,
     };
     let add = |editor: &mut Editor, number: u32| {
-        let spec = ServiceSpec { key: key(number), scheduler: SchedulerKind::Wrr, persistence: None };
+        let spec = ServiceSpec::new(key(number), SchedulerKind::Wrr);
         editor.add_service(spec).unwrap();
         for last in 0..5 {
             editor.add_destination(&key(number), server(last)).unwrap();
@@ -515,4 +522,36 @@ fn one_change_at_ten_thousand_services() {
     let revision = editor.revision();
     editor.housekeep(0, &world, &world, revision);
     println!("housekeeping with 1,200 in the trash: {:?}", start.elapsed());
+}
+
+/// A rule that is gone goes on deciding on ownership while a connection of its mark's services lives.
+#[test]
+fn mark_rules_outlive_their_connections() {
+    let mut editor = Editor::new(LIMITS, Arc::default());
+    let marked = ServiceKey::Mark { mark: 3, v6: false };
+    editor.add_service(ServiceSpec::new(marked, SchedulerKind::Rr)).unwrap();
+    let slot = editor.add_destination(&marked, server(1)).unwrap();
+    let rule = |mark| MarkRule {
+        protocol: Some(6),
+        source: None,
+        destination: None,
+        source_ports: None,
+        destination_ports: None,
+        port: None,
+        mark,
+    };
+    editor.set_marks([rule(3), rule(4)].into());
+    let first = editor.publish();
+    assert_eq!((first.marks.rules().len(), first.marks.former().len()), (2, 0));
+    assert!(first.virtual_addresses.is_empty() && first.index.has_family(false));
+
+    editor.set_marks([rule(4)].into());
+    assert!(editor.changed());
+    let mut world = World::default();
+    world.referenced.insert(slot);
+    assert_eq!(editor.publish().marks.former(), [rule(3)]);
+    assert!(!housekeep(&mut editor, 1_000, &world).changed);
+    world.referenced.clear();
+    assert!(housekeep(&mut editor, 2_000, &world).changed);
+    assert!(editor.publish().marks.former().is_empty());
 }

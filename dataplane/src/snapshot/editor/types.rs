@@ -22,8 +22,20 @@ pub struct ServiceSpec {
     pub key: ServiceKey,
     /// Its scheduler.
     pub scheduler: SchedulerKind,
+    /// Flags 1 to 3 of the scheduler in bits 0 to 2.
+    pub flags: u8,
     /// Persistence, if any.
     pub persistence: Option<Persistence>,
+    /// Every datagram is scheduled anew.
+    pub one_packet: bool,
+}
+
+impl ServiceSpec {
+    /// A service without options.
+    #[must_use]
+    pub const fn new(key: ServiceKey, scheduler: SchedulerKind) -> Self {
+        Self { key, scheduler, flags: 0, persistence: None, one_packet: false }
+    }
 }
 
 /// A destination of a service as an operator describes it; `address` and `port` name it within the service.
@@ -95,9 +107,12 @@ pub enum EditError {
     /// Persistence timeout of 0, or longer than [`crate::id::Ticks`] can tell apart.
     #[error("the persistence timeout is not between 1 ms and 2147483647 ms")]
     PersistenceTimeout,
-    /// Persistence prefix longer than an address.
-    #[error("the persistence prefix is longer than the address")]
-    PersistencePrefix,
+    /// Persistence mask of the other family, or a prefix longer than an address.
+    #[error("the persistence mask does not fit the address")]
+    PersistenceMask,
+    /// Mark 0 is no mark.
+    #[error("a mark is not 0")]
+    MarkZero,
     /// Service and destination are of different address families.
     #[error("the destination is not of the service's address family")]
     Family,
