@@ -122,7 +122,7 @@ fn no_usable_destination_is_port_unreachable() {
 fn a_quiesced_server_keeps_its_connections_and_a_removed_one_loses_them() {
     let mut lab = web();
     assert_eq!(lab.forwarded(&syn(1)), Some(68));
-    let spec = |weight| DestinationSpec { address: server(68), port: 80, weight, upper: 0, lower: 0 };
+    let spec = |weight| DestinationSpec::new(server(68), 80, weight);
     lab.editor.edit_destination(&tcp_key(80), spec(0)).unwrap();
     lab.publish();
     assert_eq!(lab.forwarded(&ack(1)), Some(68));
@@ -169,7 +169,7 @@ fn thresholds_hold_and_clear() {
     lab.destination(tcp_key(80), server(64), 1);
     lab.destination_with(
         tcp_key(80),
-        DestinationSpec { address: server(68), port: 80, weight: 1, upper: 2, lower: 0 },
+        DestinationSpec { upper: 2, ..DestinationSpec::new(server(68), 80, 1) },
     );
     let chosen: Vec<_> = (0..6).map(|client| lab.forwarded(&syn(client))).collect();
     assert_eq!(chosen, [68, 64, 68, 64, 64, 64].map(Some));

@@ -145,11 +145,8 @@ fn thresholds_and_persistence_hold_over_workers() {
     lab.service(tcp_key(80), SchedulerKind::Wlc, Some(300));
     for last in [64, 68] {
         let spec = dataplane::snapshot::editor::DestinationSpec {
-            address: server(last),
-            port: 80,
-            weight: 1,
             upper: 50,
-            lower: 0,
+            ..dataplane::snapshot::editor::DestinationSpec::new(server(last), 80, 1)
         };
         lab.destination_with(tcp_key(80), spec);
     }

@@ -10,7 +10,7 @@ use crate::flow::{Tuple, port, protocol};
 use crate::id::DestinationSlot;
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler;
-use crate::snapshot::{Persistence, ServiceView, Snapshot};
+use crate::snapshot::{Method, Persistence, ServiceView, Snapshot};
 use crate::template::{TemplateError, TemplateHandle, TemplateKey};
 
 /// Why no connection was opened.
@@ -175,12 +175,13 @@ impl<P: Packet> Core<P> {
         let template = choice.template.filter(|handle| self.shared.templates.attach(*handle));
         let state = tcp::initial(tuple.protocol);
         let view = turn.snapshot.destination(choice.slot);
+        let method = view.map_or(Method::Direct, |view| view.method);
         let new = NewConnection {
             tuple: *tuple,
             server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(tuple.destination),
             server_port: view.map_or(0, |view| view.server_port),
             state,
-            flags: flags::DIRECT | flags::NO_OUTPUT | flags::INACTIVE,
+            flags: method.flags() | flags::INACTIVE,
             timeout: tcp::timeout(state, &turn.snapshot.timeouts),
             destination: choice.slot,
             template: template.map_or(Line::<A>::NONE, TemplateHandle::index),

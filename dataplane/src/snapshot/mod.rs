@@ -4,6 +4,7 @@ mod chunked;
 pub mod editor;
 mod index;
 mod marks;
+mod method;
 mod settings;
 
 pub use chunked::Chunked;
@@ -13,6 +14,7 @@ pub use editor::{
 };
 pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
+pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;
@@ -92,6 +94,9 @@ pub struct Snapshot {
     pub services: Chunked<Option<Arc<ServiceView>>>,
     /// Destinations by slot, with all that forwarding one packet needs.
     pub destinations: Chunked<DestinationView>,
+    /// Outer headers by destination slot, where there is a tunnel and an address to send from. A tunnel that became something else
+    /// keeps them for its older connections.
+    pub encapsulations: Chunked<Option<Arc<Encapsulation>>>,
     /// The addresses of all virtual services, and those whose last connection is not gone yet.
     pub virtual_addresses: Arc<AddressSet>,
     /// Which packets carry which mark.
@@ -118,6 +123,7 @@ impl Snapshot {
             index: ServiceIndex::default(),
             services: Chunked::default(),
             destinations: Chunked::default(),
+            encapsulations: Chunked::default(),
             virtual_addresses: Arc::default(),
             marks: Marks::default(),
             ports,
@@ -168,6 +174,13 @@ impl Snapshot {
     #[must_use]
     pub fn destination(&self, slot: DestinationSlot) -> Option<&DestinationView> {
         self.destinations.get(slot.index())
+    }
+
+    /// The outer headers of a tunnel's destination.
+    #[inline]
+    #[must_use]
+    pub fn encapsulation(&self, slot: DestinationSlot) -> Option<&Encapsulation> {
+        self.encapsulations.get(slot.index())?.as_deref()
     }
 }
 
@@ -326,6 +339,8 @@ pub struct DestinationView {
     pub server: IpAddr,
     /// The real server's port.
     pub server_port: u16,
+    /// How new connections are forwarded; an older one keeps the method in its flag word.
+    pub method: Method,
     /// Port to send from.
     pub port: PortId,
     /// MTU towards it in bytes.
@@ -348,6 +363,7 @@ impl Default for DestinationView {
             next_hop: NextHop::NoRoute,
             server: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             server_port: 0,
+            method: Method::Direct,
             port: PortId(0),
             mtu: 0,
             available: false,

@@ -57,7 +57,7 @@ impl Lab {
     }
 
     pub fn destination(&mut self, key: ServiceKey, address: IpAddr, weight: u32) {
-        self.destination_with(key, DestinationSpec { address, port: key.port(), weight, upper: 0, lower: 0 });
+        self.destination_with(key, DestinationSpec::new(address, key.port(), weight));
     }
 
     pub fn destination_with(&mut self, key: ServiceKey, spec: DestinationSpec) {

@@ -5,7 +5,7 @@ use crate::desired::{Change, Destination, Plan, Service, ServiceKey, Update};
 use crate::mirror::Hop;
 use dataplane::id::DestinationSlot;
 use dataplane::snapshot::editor::{DestinationSpec, EditError, Editor, ServiceSpec};
-use dataplane::snapshot::{self, ClientMask, Persistence, Snapshot};
+use dataplane::snapshot::{self, ClientMask, Method, Persistence, Snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The editor, with the way to each destination.
@@ -42,6 +42,7 @@ fn destination_spec(destination: &Destination) -> DestinationSpec {
     DestinationSpec {
         address: destination.server.ip,
         port: destination.server.port,
+        method: Method::Direct,
         weight: destination.weight,
         upper: destination.upper_threshold,
         lower: destination.lower_threshold,

@@ -240,7 +240,7 @@ fn snapshot(shape: &Shape, destinations: u16) -> Result<Snapshot> {
         editor.add_service(ServiceSpec::new(key, SchedulerKind::Rr))?;
         for destination in 0..destinations {
             let (address, mac) = shape.server(destination);
-            let spec = DestinationSpec { address, port: service.port(), weight: 1, upper: 0, lower: 0 };
+            let spec = DestinationSpec::new(address, service.port(), 1);
             let slot = editor.add_destination(&key, spec)?;
             let hop = NextHop::Resolved { destination_mac: mac, source_mac: DIRECTOR_MAC };
             editor.set_next_hop(slot, hop, PORT, MTU);

@@ -101,7 +101,7 @@ impl Director {
     }
 
     fn spec(server: u8, weight: u32, upper: u32, lower: u32) -> DestinationSpec {
-        DestinationSpec { address: address(server), port: 80, weight, upper, lower }
+        DestinationSpec { upper, lower, ..DestinationSpec::new(address(server), 80, weight) }
     }
 
     fn publish(&mut self) {

@@ -20,10 +20,11 @@ pub use types::{
 };
 
 use super::{
-    ClientMask, DestinationView, MarkRule, Marks, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind,
+    ClientMask, DestinationView, Encapsulation, MarkRule, Marks, Method, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind,
     ServiceKey, Settings, Snapshot, Timeouts,
 };
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
+use crate::packet::Family;
 use housekeeping::Address;
 use service::{Service, Tenancy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -61,6 +62,8 @@ struct Place {
     service: ServiceSlot,
     key: ServiceKey,
     spec: DestinationSpec,
+    /// The director's address on the link towards it.
+    source: Option<IpAddr>,
 }
 
 impl Place {
@@ -208,7 +211,7 @@ impl Editor {
         Ok(slot)
     }
 
-    /// Changes weight and thresholds of a destination. It keeps its place in the list.
+    /// Changes method, weight and thresholds of a destination. It keeps its place in the list.
     ///
     /// # Errors
     /// [`EditError`]; nothing was changed.
@@ -262,6 +265,18 @@ impl Editor {
         self.draft.destinations.set(slot.index(), new);
         self.changed = true;
         true
+    }
+
+    /// Says which of the director's addresses tunnelled packets to a destination come from: that of the outgoing link.
+    pub fn set_source(&mut self, slot: DestinationSlot, source: Option<IpAddr>) {
+        let Some(place) = self.destinations.get_mut(slot.index()).filter(|place| place.life != Life::Free)
+        else {
+            return;
+        };
+        if place.source != source {
+            place.source = source;
+            self.encapsulate(slot);
+        }
     }
 
     /// Replaces the ports.
@@ -429,6 +444,7 @@ impl Editor {
         let new = DestinationView {
             server: place.spec.address,
             server_port: place.spec.port,
+            method: place.spec.method,
             available: place.life == Life::Live,
             quiesced: place.spec.weight == 0,
             service: place.service,
@@ -438,6 +454,20 @@ impl Editor {
         };
         if new != old {
             self.draft.destinations.set(slot.index(), new);
+        }
+        self.encapsulate(slot);
+    }
+
+    /// Prepares the outer headers of a tunnel.
+    fn encapsulate(&mut self, slot: DestinationSlot) {
+        let place = &self.destinations[slot.index()];
+        let Method::Tunnel(tunnel) = place.spec.method else { return };
+        let inner = if place.key.is_v6() { Family::V6 } else { Family::V4 };
+        let new =
+            place.source.and_then(|source| Encapsulation::new(tunnel, source, place.spec.address, inner));
+        if self.draft.encapsulation(slot) != new.as_ref() {
+            self.draft.encapsulations.set(slot.index(), new.map(Arc::new));
+            self.changed = true;
         }
     }
 
@@ -468,7 +498,7 @@ impl Editor {
         if self.free_destinations.is_empty() && self.destinations.len() >= limit as usize {
             self.reclaim_destination();
         }
-        let new = Place { life: Life::Live, incarnation: 1, service, key, spec };
+        let new = Place { life: Life::Live, incarnation: 1, service, key, spec, source: None };
         let slot = if let Some(slot) = self.free_destinations.pop() {
             let place = &mut self.destinations[slot.index()];
             let incarnation = place.incarnation.wrapping_add(1);
@@ -483,6 +513,9 @@ impl Editor {
             slot
         };
         self.draft.destinations.set(slot.index(), DestinationView::default());
+        if self.draft.encapsulation(slot).is_some() {
+            self.draft.encapsulations.set(slot.index(), None);
+        }
         self.identities.insert(new.identity(), slot);
         self.services[service.index()].references += 1;
         Ok(slot)
@@ -512,7 +545,7 @@ fn check_destination(service: &ServiceKey, spec: &DestinationSpec) -> Result<(),
         Err(EditError::WeightRange)
     } else if spec.lower > spec.upper {
         Err(EditError::ThresholdRange)
-    } else if service.is_v6() != spec.address.is_ipv6() {
+    } else if service.is_v6() != spec.address.is_ipv6() && !spec.method.crosses_families() {
         Err(EditError::Family)
     } else {
         Ok(())

@@ -38,7 +38,7 @@ fn service(last: u8, scheduler: SchedulerKind) -> ServiceSpec {
 }
 
 fn server(last: u8) -> DestinationSpec {
-    DestinationSpec { address: address(last), port: 80, weight: 1, upper: 0, lower: 0 }
+    DestinationSpec::new(address(last), 80, 1)
 }
 
 fn editor(scheduler: SchedulerKind) -> Editor {

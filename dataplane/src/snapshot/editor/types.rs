@@ -2,7 +2,7 @@
 
 use crate::counters::{DestinationTable, lower_threshold};
 use crate::id::{DestinationSlot, ServiceSlot};
-use crate::snapshot::{Persistence, SchedulerKind, ServiceKey};
+use crate::snapshot::{Method, Persistence, SchedulerKind, ServiceKey};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -43,14 +43,24 @@ impl ServiceSpec {
 pub struct DestinationSpec {
     /// The server.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; with masquerading 0 keeps the port that the client asked for.
     pub port: u16,
+    /// How new connections are forwarded to it.
+    pub method: Method,
     /// Weight, 0 to `i32::MAX`; 0 takes no new connections.
     pub weight: u32,
     /// Connections at which it takes no more, 0: no limit.
     pub upper: u32,
     /// Connections below which it takes new ones again, 0: three quarters of `upper`.
     pub lower: u32,
+}
+
+impl DestinationSpec {
+    /// A destination for direct routing, without thresholds.
+    #[must_use]
+    pub const fn new(address: IpAddr, port: u16, weight: u32) -> Self {
+        Self { address, port, method: Method::Direct, weight, upper: 0, lower: 0 }
+    }
 }
 
 /// A destination that has a slot.
@@ -113,8 +123,8 @@ pub enum EditError {
     /// Mark 0 is no mark.
     #[error("a mark is not 0")]
     MarkZero,
-    /// Service and destination are of different address families.
-    #[error("the destination is not of the service's address family")]
+    /// Service and destination are of different address families, and there is no tunnel between them.
+    #[error("the destination is not of the service's address family, which only a tunnel can cross")]
     Family,
 }
 
