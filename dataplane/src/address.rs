@@ -21,6 +21,12 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     /// Back from [`Address::words`].
     fn from_words(words: [u32; 4]) -> Self;
 
+    /// From the bytes of a packet; the unspecified address when there are too few.
+    fn read(bytes: &[u8]) -> Self;
+
+    /// To the bytes of a packet; nothing when there are too few.
+    fn write(self, bytes: &mut [u8]);
+
     /// The family-independent form.
     fn ip(self) -> IpAddr;
 
@@ -97,6 +103,18 @@ impl Address for Ipv4Addr {
         Self::from_bits(words[3])
     }
 
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> Self {
+        bytes.first_chunk::<4>().map_or(Self::UNSPECIFIED, |octets| Self::from(*octets))
+    }
+
+    #[inline(always)]
+    fn write(self, bytes: &mut [u8]) {
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = self.octets();
+        }
+    }
+
     fn ip(self) -> IpAddr {
         IpAddr::V4(self)
     }
@@ -135,6 +153,18 @@ impl Address for Ipv6Addr {
     #[inline(always)]
     fn from_words(words: [u32; 4]) -> Self {
         Self::from_bits(words.iter().fold(0, |bits, word| (bits << 32) | u128::from(*word)))
+    }
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> Self {
+        bytes.first_chunk::<16>().map_or(Self::UNSPECIFIED, |octets| Self::from(*octets))
+    }
+
+    #[inline(always)]
+    fn write(self, bytes: &mut [u8]) {
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = self.octets();
+        }
     }
 
     fn ip(self) -> IpAddr {

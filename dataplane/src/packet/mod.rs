@@ -6,6 +6,7 @@ mod heap;
 pub mod icmp;
 mod ipv6;
 mod parse;
+pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

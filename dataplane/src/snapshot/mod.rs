@@ -5,6 +5,7 @@ pub mod editor;
 mod index;
 mod marks;
 mod method;
+mod routes;
 mod settings;
 
 pub use chunked::Chunked;
@@ -15,6 +16,7 @@ pub use editor::{
 pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
+pub use routes::{Route, RouteView, Routes};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;
@@ -101,6 +103,8 @@ pub struct Snapshot {
     pub virtual_addresses: Arc<AddressSet>,
     /// Which packets carry which mark.
     pub marks: Marks,
+    /// Where replies go.
+    pub routes: Arc<Routes>,
     /// Ports by [`PortId`].
     pub ports: Arc<[PortView]>,
     /// Timeouts that `ipvsadm --set` would change.
@@ -126,6 +130,7 @@ impl Snapshot {
             encapsulations: Chunked::default(),
             virtual_addresses: Arc::default(),
             marks: Marks::default(),
+            routes: Arc::default(),
             ports,
             timeouts: Timeouts::default(),
             settings: Settings::default(),
@@ -313,7 +318,7 @@ pub struct WrrEdit {
 }
 
 /// How a destination's packets are sent on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NextHop {
     /// MAC addresses are known.
     Resolved {

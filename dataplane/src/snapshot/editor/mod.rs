@@ -20,8 +20,8 @@ pub use types::{
 };
 
 use super::{
-    ClientMask, DestinationView, Encapsulation, MarkRule, Marks, Method, NextHop, Persistence, PortView, SHARING_LOG, SchedulerKind,
-    ServiceKey, Settings, Snapshot, Timeouts,
+    ClientMask, DestinationView, Encapsulation, MarkRule, Marks, Method, NextHop, Persistence, PortView,
+    Routes, SHARING_LOG, SchedulerKind, ServiceKey, Settings, Snapshot, Timeouts,
 };
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
 use crate::packet::Family;
@@ -277,6 +277,12 @@ impl Editor {
             place.source = source;
             self.encapsulate(slot);
         }
+    }
+
+    /// Replaces the routes.
+    pub fn set_routes(&mut self, routes: Arc<Routes>) {
+        self.changed |= !Arc::ptr_eq(&self.draft.routes, &routes);
+        self.draft.routes = routes;
     }
 
     /// Replaces the ports.

@@ -1,0 +1,217 @@
+//! One end of a packet replaced: address, port and every checksum over them, incrementally (RFC 1624).
+//!
+//! Checksums are never verified: a wrong one stays wrong by the same difference, for the receiver to find.
+
+use super::checksum;
+use super::headers::{Family, Headers};
+use crate::address::Address;
+use crate::flow::protocol;
+
+/// Which end of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes to.
+    Destination,
+}
+
+/// The checksum of data in which `old` was replaced by `new` and a port by another one.
+#[inline(always)]
+fn updated<A: Address>(checksum: u16, (old, new): (A, A), (old_port, new_port): (u16, u16)) -> u16 {
+    let skipped = 4 - A::LENGTH / 4;
+    let mut sum = u64::from(!checksum) + u64::from(!old_port) + u64::from(new_port);
+    for (old, new) in old.words().iter().zip(new.words()).skip(skipped) {
+        sum += u64::from(!old) + u64::from(new);
+    }
+    !checksum::fold(sum)
+}
+
+/// A field of two bytes, to be read and written.
+#[inline(always)]
+fn field(data: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
+    data.get_mut(at..at.wrapping_add(2))?.first_chunk_mut()
+}
+
+/// Replaces the address of an IP header in place, with the header checksum of IPv4, and returns the old one.
+#[inline(always)]
+fn replace_address<A: Address>(data: &mut [u8], network: usize, end: End, new: A) -> Option<A> {
+    let at = match (A::LENGTH, end) {
+        (4, End::Source) => 12,
+        (4, End::Destination) => 16,
+        (_, End::Source) => 8,
+        (_, End::Destination) => 24,
+    };
+    let bytes = data.get_mut(network + at..network + at + A::LENGTH)?;
+    let old = A::read(bytes);
+    new.write(bytes);
+    if A::LENGTH == 4 {
+        let field = field(data, network + 10)?;
+        *field = updated(u16::from_be_bytes(*field), (old, new), (0, 0)).to_be_bytes();
+    }
+    Some(old)
+}
+
+/// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP and UDP too, with the
+/// checksums. A UDP checksum of 0 (none) stays 0, and one that comes to 0 is written as 0xffff (RFC 768).
+///
+/// `headers` are what parsing said of this frame; they are of the family of `A`. `false`, with the packet half changed, when
+/// they are not, which parsing excludes.
+#[inline]
+pub fn replace<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A, port: u16) -> bool {
+    rewrite(data, headers, end, address, port).is_some()
+}
+
+#[inline(always)]
+fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A, port: u16) -> Option<()> {
+    debug_assert_eq!(A::LENGTH == 4, headers.family == Family::V4);
+    let old = replace_address(data, headers.network.into(), end, address)?;
+    if headers.later_fragment() {
+        return Some(());
+    }
+    let transport = usize::from(headers.transport);
+    let checksum = match headers.protocol {
+        protocol::TCP => transport + 16,
+        protocol::UDP => transport + 6,
+        _ => return Some(()),
+    };
+    let number = field(data, if end == End::Source { transport } else { transport + 2 })?;
+    let old_port = u16::from_be_bytes(std::mem::replace(number, port.to_be_bytes()));
+    let field = field(data, checksum)?;
+    let before = u16::from_be_bytes(*field);
+    let udp = headers.protocol == protocol::UDP;
+    if udp && before == 0 {
+        return Some(());
+    }
+    let after = updated(before, (old, address), (old_port, port));
+    *field = if udp && after == 0 { [0xff; 2] } else { after.to_be_bytes() };
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Frame;
+    use crate::packet::{HeapPacket, Packet, Parsed, WireAddress, parse};
+    use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    fn headers(frame: &[u8]) -> Headers {
+        match parse(frame, frame.len(), 1) {
+            Parsed::Flow(headers) => headers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn built(frame: Frame, tcp: bool) -> Vec<u8> {
+        if tcp { frame.tcp(0x18) } else { frame.udp() }
+    }
+
+    /// Rewriting a right packet gives the packet that would have been built so at first.
+    fn equals_building_anew<A: WireAddress>(
+        frame: &Frame,
+        tcp: bool,
+        end: End,
+        address: A,
+        port: u16,
+    ) -> Result<(), TestCaseError> {
+        let mut packet = HeapPacket::new(&built(frame.clone(), tcp));
+        let headers = headers(packet.data());
+        prop_assert!(replace(packet.data_mut(), &headers, end, address, port));
+        let mut other = frame.clone();
+        let place = if end == End::Source { &mut other.source } else { &mut other.destination };
+        *place = SocketAddr::new(address.ip(), port);
+        prop_assert_eq!(packet.data(), built(other, tcp));
+        Ok(())
+    }
+
+    fn frame(source: SocketAddr, destination: SocketAddr, payload: Vec<u8>) -> Frame {
+        Frame { payload, ..Frame::new(source, destination) }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 1024 })
+        })]
+
+        #[test]
+        fn ipv4_equals_recomputation(
+            ends: [(u32, u16); 2], new: (u32, u16), tcp: bool, at_source: bool,
+            payload in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let [source, destination] =
+                ends.map(|(address, port)| SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(address)), port));
+            let end = if at_source { End::Source } else { End::Destination };
+            equals_building_anew(&frame(source, destination, payload), tcp, end, Ipv4Addr::from_bits(new.0), new.1)?;
+        }
+
+        #[test]
+        fn ipv6_equals_recomputation(
+            ends: [(u128, u16); 2], new: (u128, u16), tcp: bool, at_source: bool,
+            payload in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let [source, destination] =
+                ends.map(|(address, port)| SocketAddr::new(IpAddr::V6(Ipv6Addr::from_bits(address)), port));
+            let end = if at_source { End::Source } else { End::Destination };
+            equals_building_anew(&frame(source, destination, payload), tcp, end, Ipv6Addr::from_bits(new.0), new.1)?;
+        }
+
+        #[test]
+        fn there_and_back_is_the_packet_itself(
+            ends: [(u32, u16); 2], new: (u32, u16), tcp: bool, wrong: u16,
+        ) {
+            let [source, destination] =
+                ends.map(|(address, port)| SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(address)), port));
+            let mut bytes = built(frame(source, destination, vec![7; 9]), tcp);
+            // Any checksum but the two ways to write 0, right or wrong.
+            let at = if tcp { 34 + 16 } else { 34 + 6 };
+            bytes[at..at + 2].copy_from_slice(&(wrong % 0xfffe + 1).to_be_bytes());
+            let mut packet = HeapPacket::new(&bytes);
+            let headers = headers(packet.data());
+            prop_assert!(replace(packet.data_mut(), &headers, End::Destination, Ipv4Addr::from_bits(new.0), new.1));
+            let IpAddr::V4(back) = destination.ip() else { unreachable!() };
+            prop_assert!(replace(packet.data_mut(), &headers, End::Destination, back, destination.port()));
+            prop_assert_eq!(packet.data(), bytes);
+        }
+    }
+
+    #[test]
+    fn udp_without_a_checksum_keeps_none() {
+        let ends = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
+        let mut bytes = frame(ends[0], ends[1], vec![1, 2, 3]).udp();
+        bytes[40..42].fill(0);
+        let headers = headers(&bytes);
+        assert!(replace(&mut bytes, &headers, End::Destination, Ipv4Addr::new(192, 168, 10, 3), 5353));
+        assert_eq!(bytes[40..42], [0, 0]);
+        assert_eq!((&bytes[30..34], &bytes[36..38]), (&[192, 168, 10, 3][..], &5353_u16.to_be_bytes()[..]));
+    }
+
+    #[test]
+    fn a_udp_checksum_that_comes_to_nothing_is_written_as_ones() {
+        let ends = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
+        let server = Ipv4Addr::new(192, 168, 10, 3);
+        let zero = (0..=u16::MAX).find_map(|word| {
+            let mut bytes = frame(ends[0], ends[1], word.to_be_bytes().to_vec()).udp();
+            let headers = headers(&bytes);
+            replace(&mut bytes, &headers, End::Destination, server, 5353);
+            (bytes[40..42] == [0xff; 2]).then_some(bytes)
+        });
+        assert!(zero.is_some(), "one of all words makes the checksum 0");
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_port() {
+        let ends: [SocketAddr; 2] = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
+        let mut bytes = frame(ends[0], ends[1], vec![9; 64]).udp();
+        bytes[20..22].copy_from_slice(&[0, 50]);
+        checksum::fill_header(&mut bytes[14..34]);
+        let headers = headers(&bytes);
+        let before = bytes.clone();
+        assert!(headers.later_fragment());
+        assert!(replace(&mut bytes, &headers, End::Source, Ipv4Addr::new(10, 0, 0, 1), 80));
+        assert_eq!(bytes[34..], before[34..]);
+        assert!(checksum::header_valid(&bytes[14..34]));
+        assert_eq!(bytes[26..30], [10, 0, 0, 1]);
+    }
+}
