@@ -4,11 +4,11 @@
 //! the command line, and its error says what to write instead.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use dataplane::address::Address as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +34,14 @@ pub enum AddressError {
     /// Not six hexadecimal bytes.
     #[error("`{0}` is not a MAC address: six hexadecimal bytes such as 02:00:00:00:84:1e")]
     BadMac(String),
-    /// Neither a dotted mask of leading ones nor a prefix length.
+    /// Neither a dotted mask nor a prefix length.
     #[error(
-        "`{0}` is not a network mask: leading ones such as 255.255.255.0, or a prefix length 1 to 32 (IPv4), 1 to 128 (IPv6)"
+        "`{0}` is not a network mask: bits such as 255.255.255.0 (IPv4), or a prefix length 1 to 32 (IPv4), 1 to 128 (IPv6)"
     )]
     BadMask(String),
+    /// Not a range of ports.
+    #[error("`{0}` is not a port or a range of ports from 0 to 65535, such as 80 or 8000-8999")]
+    BadPorts(String),
 }
 
 /// Transport protocol of a virtual service.
@@ -49,6 +52,8 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260.
+    Sctp,
 }
 
 impl Protocol {
@@ -58,6 +63,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -67,6 +73,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -270,61 +277,6 @@ impl fmt::Display for Mac {
 
 text_serde!(Mac, "a MAC address such as \"02:00:00:00:84:1e\"");
 
-/// Which part of a client's address decides its persistence: a prefix length, written as a dotted mask for IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Netmask(pub u8);
-
-impl FromStr for Netmask {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let bad = || AddressError::BadMask(text.to_owned());
-        if let Ok(length) = text.parse::<u8>() {
-            return if (1..=128).contains(&length) { Ok(Self(length)) } else { Err(bad()) };
-        }
-        let mask = u32::from(text.parse::<Ipv4Addr>().map_err(|_| bad())?);
-        let length = mask.leading_ones();
-        if length == 0 || mask.checked_shl(length).unwrap_or(0) != 0 {
-            return Err(bad());
-        }
-        u8::try_from(length).map(Self).map_err(|_| bad())
-    }
-}
-
-impl fmt::Display for Netmask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Serialize for Netmask {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u8(self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Netmask {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MaskOrLength;
-        impl de::Visitor<'_> for MaskOrLength {
-            type Value = Netmask;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a network mask such as \"255.255.255.0\", or a prefix length such as 24")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Netmask, E> {
-                text.parse().map_err(E::custom)
-            }
-            fn visit_u64<E: de::Error>(self, length: u64) -> Result<Netmask, E> {
-                length.to_string().parse().map_err(E::custom)
-            }
-            fn visit_i64<E: de::Error>(self, length: i64) -> Result<Netmask, E> {
-                length.to_string().parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(MaskOrLength)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,21 +309,9 @@ mod tests {
             ("10.0.0.1/33".parse::<Prefix>().unwrap_err(), "0 to 32"),
             ("02:00:00:00:84".parse::<Mac>().unwrap_err(), "six hexadecimal bytes"),
             ("02:00:00:00:84:1e:0".parse::<Mac>().unwrap_err(), "six hexadecimal bytes"),
-            ("255.0.255.0".parse::<Netmask>().unwrap_err(), "leading ones"),
-            ("0".parse::<Netmask>().unwrap_err(), "leading ones"),
         ];
         for (error, mend) in cases {
             assert!(error.to_string().contains(mend), "{error}");
         }
-    }
-
-    #[test]
-    fn a_mask_is_a_length_or_leading_ones() {
-        for (text, length) in [("255.255.255.255", 32), ("255.255.255.0", 24), ("128.0.0.0", 1), ("24", 24)] {
-            assert_eq!(text.parse::<Netmask>().unwrap(), Netmask(length));
-        }
-        assert_eq!(serde_json::from_str::<Netmask>("64").unwrap(), Netmask(64));
-        assert!(serde_json::from_str::<Netmask>("129").is_err());
-        assert!(serde_json::from_str::<Netmask>("-1").is_err());
     }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::desired::{Change, ServiceKey};
 use crate::protocol::{
-    Changed, Configuration, ConnectionPage, ConnectionQuery, DestinationList, EventPage, EventQuery, Hello,
-    Request, ServicePage, ServicePageQuery, ServiceQuery, Stats, Status,
+    Changed, Configuration, ConnectionPage, ConnectionQuery, CountersZero, DestinationList, EventPage,
+    EventQuery, Hello, Request, ServicePage, ServicePageQuery, ServiceQuery, Stats, Status, Zeroed,
 };
 
 /// An answer longer than this is not the director's.
@@ -184,6 +184,15 @@ impl Client {
     /// As [`Self::call`].
     pub fn change(&mut self, change: Change, wait: bool) -> Result<Changed, ClientError> {
         self.call(&Request::Change { change: Box::new(change), wait })
+    }
+
+    /// Counts from 0 from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub fn zero(&mut self, zero: CountersZero) -> Result<Zeroed, ClientError> {
+        self.call(&Request::CountersZero(zero))
     }
 
     /// One page of services.

@@ -46,6 +46,9 @@ impl Backend for Fake {
             Request::ConfigGet => Ok(Response::Configuration(Configuration {
                 revision: desired.revision(),
                 services: desired.to_specs(),
+                timeouts: desired.timeouts(),
+                settings: desired.settings(),
+                marks: desired.marks().to_vec(),
             })),
             Request::EventsList(query) => {
                 Ok(Response::Events(EventPage { events: Vec::new(), next: query.since, lost: 0 }))
@@ -138,7 +141,7 @@ fn service(last: u8) -> ServiceSpec {
 }
 
 fn key(last: u8) -> ServiceKey {
-    service(last).key()
+    service(last).key
 }
 
 #[test]
@@ -163,7 +166,8 @@ fn the_server_speaks_first_and_a_whole_conversation_works() {
         error => panic!("{error}"),
     }
     let held = client.configuration().unwrap();
-    let again = Change::Apply(Apply { services: held.services, expected_revision: Some(2), dry_run: false });
+    let again =
+        Change::Apply(Apply { services: held.services, expected_revision: Some(2), ..Apply::default() });
     let same = client.change(again, false).unwrap();
     assert_eq!((same.revision, same.changed), (2, false));
     assert_eq!(lab.client().hello().revision, 2);

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::Failure;
-use crate::address::{Endpoint, Netmask, Protocol, Server};
+use crate::address::{Endpoint, Protocol, Server};
 use crate::desired::{
-    Change, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Method, Scheduler,
-    ServiceAdd, ServiceDelete, ServiceEdit, ServiceKey, ServiceSpec, scheduler,
+    Change, ClientMask, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Method,
+    Scheduler, ServiceAdd, ServiceDelete, ServiceEdit, ServiceKey, ServiceSpec, scheduler,
 };
 
 /// Look at and change a running uvs director.
@@ -102,8 +102,8 @@ pub(super) struct ServiceChoice {
 }
 
 fn key(tcp: Option<Endpoint>, udp: Option<Endpoint>) -> Option<ServiceKey> {
-    let tcp = tcp.map(|address| ServiceKey { protocol: Protocol::Tcp, address });
-    tcp.or_else(|| udp.map(|address| ServiceKey { protocol: Protocol::Udp, address }))
+    let tcp = tcp.map(|address| ServiceKey::Address { protocol: Protocol::Tcp, address });
+    tcp.or_else(|| udp.map(|address| ServiceKey::Address { protocol: Protocol::Udp, address }))
 }
 
 impl ServiceName {
@@ -138,7 +138,7 @@ fn service_filter(text: &str) -> Result<ServiceFilter, String> {
         None => (Protocol::Tcp, text),
     };
     let address = address.parse().map_err(|error: crate::address::AddressError| error.to_string())?;
-    Ok(ServiceFilter(ServiceKey { protocol, address }))
+    Ok(ServiceFilter(ServiceKey::Address { protocol, address }))
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,7 +155,7 @@ pub(super) enum ServiceCommand {
         persistent: u32,
         /// Part of the client's address that counts: 255.255.255.0 or a prefix length
         #[arg(long, short = 'M')]
-        netmask: Option<Netmask>,
+        netmask: Option<ClientMask>,
         /// Return only when every worker uses the change
         #[arg(long)]
         wait: bool,
@@ -172,7 +172,7 @@ pub(super) enum ServiceCommand {
         persistent: Option<u32>,
         /// Part of the client's address that counts: 255.255.255.0 or a prefix length
         #[arg(long, short = 'M')]
-        netmask: Option<Netmask>,
+        netmask: Option<ClientMask>,
         /// Return only when every worker uses the change
         #[arg(long)]
         wait: bool,
@@ -195,14 +195,10 @@ impl ServiceCommand {
         Ok(Some(match self {
             Self::List => return Ok(None),
             Self::Add { service, scheduler, persistent, netmask, wait } => {
-                let ServiceKey { protocol, address } = service.key()?;
                 let service = ServiceSpec {
-                    protocol,
-                    address,
-                    scheduler: *scheduler,
                     persistent: *persistent,
                     netmask: *netmask,
-                    destination: Vec::new(),
+                    ..ServiceSpec::new(service.key()?, *scheduler)
                 };
                 (Change::ServiceAdd(ServiceAdd { service }), *wait)
             }
@@ -214,10 +210,10 @@ impl ServiceCommand {
                 }
                 let service = service.key()?;
                 let edit = ServiceEdit {
-                    service,
                     scheduler: *scheduler,
                     persistent: *persistent,
                     netmask: *netmask,
+                    ..ServiceEdit::of(service)
                 };
                 (Change::ServiceEdit(edit), *wait)
             }

@@ -214,7 +214,12 @@ impl Session<'_> {
         match command {
             ConfigCommand::Apply { file, dry_run, expected_revision, wait } => {
                 let services = config::services_of(file).map_err(Failure::File)?;
-                let apply = Apply { services, expected_revision: *expected_revision, dry_run: *dry_run };
+                let apply = Apply {
+                    services,
+                    expected_revision: *expected_revision,
+                    dry_run: *dry_run,
+                    ..Apply::default()
+                };
                 self.change(Change::Apply(apply), *wait)
             }
             ConfigCommand::Show => {

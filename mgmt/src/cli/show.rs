@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::table::{Table, bytes, duration, number};
+use crate::desired::{MarkRule, ServiceSpec, Settings, Timeouts};
 use crate::protocol::{
     Changed, Configuration, ConnectionEntry, Count, DestinationState, EventPage, Latency, ServiceState,
     Stats, Status,
@@ -101,11 +104,11 @@ pub(super) fn stats(out: &mut dyn Write, stats: &Stats, all: bool) -> io::Result
             table.row(vec![
                 line.service.to_string(),
                 held.address.to_string(),
-                number(held.connections),
-                number(held.in_packets),
-                number(held.in_bytes),
-                number(held.out_packets),
-                number(held.out_bytes),
+                number(held.traffic.connections),
+                number(held.traffic.in_packets),
+                number(held.traffic.in_bytes),
+                number(held.traffic.out_packets),
+                number(held.traffic.out_bytes),
             ]);
         }
         table.write(out, 0)?;
@@ -153,12 +156,12 @@ pub(super) fn services(out: &mut dyn Write, list: &[ServiceState]) -> io::Result
         return writeln!(out, "no services; add one with `uvsctl service add`");
     }
     for service in list {
-        write!(out, "{} scheduler {}", service.key(), service.scheduler.name())?;
+        write!(out, "{} scheduler {}", service.key, service.scheduler.name())?;
         if service.persistent != 0 {
             write!(out, " persistent {} s", service.persistent)?;
         }
         if let Some(netmask) = service.netmask {
-            write!(out, " netmask /{netmask}")?;
+            write!(out, " netmask {netmask}")?;
         }
         writeln!(out)?;
         let mut table = Table::new(&DESTINATION);
@@ -215,31 +218,21 @@ pub(super) fn changed(out: &mut dyn Write, changed: &Changed) -> io::Result<()> 
     }
 }
 
+/// What `config apply` takes, in a configuration file's words.
 pub(super) fn configuration(out: &mut dyn Write, configuration: &Configuration) -> io::Result<()> {
-    writeln!(out, "# revision {}", configuration.revision)?;
-    for service in &configuration.services {
-        writeln!(out, "\n[[service]]")?;
-        writeln!(out, "protocol = \"{}\"\naddress = \"{}\"", service.protocol, service.address)?;
-        writeln!(out, "scheduler = \"{}\"", service.scheduler.name())?;
-        if service.persistent != 0 {
-            writeln!(out, "persistent = {}", service.persistent)?;
-        }
-        if let Some(netmask) = service.netmask {
-            writeln!(out, "netmask = {netmask}")?;
-        }
-        for destination in &service.destination {
-            writeln!(out, "  [[service.destination]]")?;
-            writeln!(out, "  address = \"{}\"\n  weight = {}", destination.address, destination.weight)?;
-            writeln!(out, "  method = \"{}\"", destination.method)?;
-            if destination.upper_threshold != 0 {
-                writeln!(out, "  upper_threshold = {}", destination.upper_threshold)?;
-            }
-            if destination.lower_threshold != 0 {
-                writeln!(out, "  lower_threshold = {}", destination.lower_threshold)?;
-            }
-        }
+    #[derive(Serialize)]
+    struct File<'a> {
+        timeouts: Timeouts,
+        settings: Settings,
+        #[serde(skip_serializing_if = "<[MarkRule]>::is_empty")]
+        mark: &'a [MarkRule],
+        #[serde(skip_serializing_if = "<[ServiceSpec]>::is_empty")]
+        service: &'a [ServiceSpec],
     }
-    Ok(())
+    let Configuration { revision, services, timeouts, settings, marks } = configuration;
+    let file = File { timeouts: *timeouts, settings: *settings, mark: marks, service: services };
+    let text = toml::to_string(&file).map_err(io::Error::other)?;
+    write!(out, "# revision {revision}\n{text}")
 }
 
 pub(super) fn events(out: &mut dyn Write, page: &EventPage) -> io::Result<()> {

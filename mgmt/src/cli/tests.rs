@@ -25,8 +25,8 @@ fn long_and_short_options_mean_the_same() {
     let pairs = [
         (
             "uvsctl service add --tcp 192.168.132.254:80 --scheduler rr --persistent 120 --netmask 255.255.255.0",
-            "uvsctl service add -t 192.168.132.254:80 -s rr -p 120 -M 24",
-            "+ service tcp 192.168.132.254:80 scheduler rr persistent 120 s netmask /24",
+            "uvsctl service add -t 192.168.132.254:80 -s rr -p 120 -M 255.255.255.0",
+            "+ service tcp 192.168.132.254:80 scheduler rr persistent 120 s netmask 255.255.255.0",
         ),
         (
             "uvsctl destination add --tcp 192.168.132.254:80 --server 192.168.132.64:80 --direct",
@@ -126,6 +126,7 @@ fn status_and_stats_are_readable() {
     let stats = crate::protocol::Stats {
         counters: vec![count("received", 1_000), count("zero", 0)],
         drops: vec![count("no_route", 0)],
+        totals: crate::protocol::Traffic::default(),
         imbalance: 0,
         destinations: Vec::new(),
         apply: Latency { count: 1, p50_us: 2, p99_us: 3, max_us: 1_004 },

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::finding::Severity;
-use super::{Config, Port, Settings, help};
-use crate::desired::{Destination, Refusal, Service, ServiceSpec, TIMEOUT_MAX_S};
+use super::{Config, Port, help};
+use crate::desired::{Destination, Refusal, Service, ServiceKey, ServiceSpec, TIMEOUT_MAX_S, out_of_range};
 
 /// Linux's `IFNAMSIZ` without the terminating zero.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -54,12 +54,12 @@ pub(super) fn check(config: &Config, ports_written: usize) -> Vec<Problem> {
     workers(config, &mut problems);
     limits(config, &mut problems);
     control(config, &mut problems);
-    for (name, seconds) in
-        [("tcp", config.timeouts.tcp), ("tcp_fin", config.timeouts.tcp_fin), ("udp", config.timeouts.udp)]
-    {
+    for (name, seconds) in config.timeouts.named() {
         problems.range(&format!("timeouts.{name}"), seconds, 1, TIMEOUT_MAX_S);
     }
-    settings(&config.settings, &mut problems);
+    for wrong in out_of_range(&config.settings) {
+        problems.error(format!("settings.{}", wrong.name), wrong.to_string(), "");
+    }
     if ports_written == 0 {
         let help = help::key("port").unwrap_or_default();
         problems.error("port", "there is no port to forward on", format!("add {help}"));
@@ -156,24 +156,6 @@ fn workers(config: &Config, problems: &mut Problems) {
             format!("CPU {shared} also runs a worker, which the other threads will disturb"),
             "name CPUs without a worker",
         );
-    }
-}
-
-fn settings(settings: &Settings, problems: &mut Problems) {
-    let modes = [
-        ("conn_reuse_mode", settings.conn_reuse_mode),
-        ("drop_entry", settings.drop_entry),
-        ("drop_packet", settings.drop_packet),
-        ("secure_tcp", settings.secure_tcp),
-    ];
-    for (name, mode) in modes {
-        problems.range(&format!("settings.{name}"), mode, 0, 3);
-    }
-    problems.range("settings.am_droprate", settings.am_droprate, 1, u32::MAX);
-    let expirations =
-        [("lblc_expiration", settings.lblc_expiration), ("lblcr_expiration", settings.lblcr_expiration)];
-    for (name, seconds) in expirations {
-        problems.range(&format!("settings.{name}"), seconds, 1, TIMEOUT_MAX_S);
     }
 }
 
@@ -335,9 +317,9 @@ fn services(config: &Config, problems: &mut Problems) {
     let mut destinations = 0;
     for (index, spec) in config.service.iter().enumerate() {
         let path = format!("service[{index}]");
-        if let Some(first) = seen.insert(spec.key(), index) {
-            let message = format!("service {} is also service[{first}]", spec.key());
-            problems.error(format!("{path}.address"), message, "write it once, with all its destinations");
+        if let Some(first) = seen.insert(spec.key, index) {
+            let message = format!("service {} is also service[{first}]", spec.key);
+            problems.error(named(spec.key, &path), message, "write it once, with all its destinations");
         }
         destinations += spec.destination.len();
         service(spec, &path, problems);
@@ -354,6 +336,11 @@ fn services(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Where a service's name is written.
+fn named(key: ServiceKey, path: &str) -> String {
+    format!("{path}.{}", if key.is_mark() { "mark" } else { "address" })
+}
+
 fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
     let mut held = match Service::without_destinations(spec) {
         Ok(service) => service,
@@ -361,13 +348,22 @@ fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
             refused(&refusal, path, problems);
             // Its destinations are judged all the same, against the service it would be.
             Service {
-                key: spec.key(),
+                key: spec.key,
                 scheduler: spec.scheduler,
+                scheduler_flags: spec.scheduler_flags,
+                one_packet: spec.one_packet,
                 persistence: None,
                 destinations: Vec::new(),
             }
         }
     };
+    if !spec.key.is_mark() && spec.key.port() == 0 && spec.persistent == 0 {
+        problems.warning(
+            named(spec.key, path),
+            format!("service {} is on port 0 (every port) without persistence: a client's connections go to different destinations", spec.key),
+            "add persistent = 300",
+        );
+    }
     for (index, destination) in spec.destination.iter().enumerate() {
         let path = format!("{path}.destination[{index}]");
         match Destination::new(&held, destination) {
@@ -378,8 +374,8 @@ fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
             Ok(new) => {
                 if let Some(port) = destination.address.port.filter(|port| *port != new.server.port) {
                     let message = format!(
-                        "port {port} is ignored: direct routing delivers to the service's port {}",
-                        new.server.port
+                        "port {port} is ignored: {} delivers to the service's port {}",
+                        new.method, new.server.port
                     );
                     problems.warning(format!("{path}.address"), message, format!("write {}", new.server));
                 }
@@ -395,8 +391,10 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
     let key = match refusal {
         Refusal::Weight(_) => "weight",
         Refusal::Thresholds { .. } => "lower_threshold",
-        Refusal::NetmaskAlone(_) | Refusal::NetmaskTooLong { .. } => "netmask",
+        Refusal::NetmaskAlone(_) | Refusal::NetmaskFamily { .. } => "netmask",
         Refusal::Persistent(_) => "persistent",
+        Refusal::NoProtocol(_) => "protocol",
+        Refusal::NoMethod(_) | Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };
     // The sentence says the mend; a second one would only repeat it.
@@ -404,10 +402,6 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::DestinationExists { .. } => (
             format!("{refusal}").split(';').next().unwrap_or_default().to_owned(),
             "write it once".to_owned(),
-        ),
-        Refusal::ZeroPort(key) => (
-            format!("service {key} is on port 0 (every port), which needs persistence"),
-            "add persistent = 300".to_owned(),
         ),
         Refusal::NetmaskAlone(_) => (
             "a netmask without persistence has no effect".to_owned(),

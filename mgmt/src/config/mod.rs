@@ -22,7 +22,7 @@ pub use load::{Layers, Loaded, load, services_of};
 
 use crate::address::{Mac, Prefix};
 use crate::desired::ServiceSpec;
-pub use dataplane::snapshot::Settings;
+pub use crate::desired::{Settings, Timeouts};
 pub use dataplane::worker::{IdleMode as Idle, SteeringChoice as Steering};
 
 /// The whole configuration, every key with its default.
@@ -228,24 +228,6 @@ pub struct Control {
 impl Default for Control {
     fn default() -> Self {
         Self { directory: PathBuf::from("/run/uvs"), group: "root".to_owned() }
-    }
-}
-
-/// Timeouts in seconds that `ipvsadm --set` would change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Timeouts {
-    /// TCP ESTABLISHED.
-    pub tcp: u32,
-    /// TCP FIN_WAIT.
-    pub tcp_fin: u32,
-    /// UDP.
-    pub udp: u32,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { tcp: 900, tcp_fin: 120, udp: 300 }
     }
 }
 

@@ -72,7 +72,7 @@ fn a_good_file_is_read_and_the_rest_is_defaults() {
     assert_eq!(config.workers, Workers::default());
     assert_eq!(config.port[0].rx_descriptors, 1024);
     assert_eq!(config.service[0].destination[1].weight, 3);
-    assert_eq!(config.service[0].netmask.unwrap().0, 24);
+    assert_eq!(config.service[0].netmask.unwrap().prefix(), Some(24));
 }
 
 #[test]
@@ -174,13 +174,13 @@ address = "192.168.132.254:0"
         "17:7 20 is not in the range 576 to 9600",
         "19:2 unknown field `wrokers`",
         "did you mean `workers`?",
-        "23:12 unknown variant `sctp`",
+        "23:12 services of protocol sctp are not forwarded",
         "29:13 unknown variant `random`",
         "32:12 weight 2147483648 is too great",
         "36:21 lower threshold 6 is above upper threshold 5",
         "39:12 invalid value: integer `-1`",
-        "43:11 service tcp 192.168.132.254:80 is also service[0]",
-        "47:11 service udp 192.168.132.254:0 is on port 0",
+        "43:11 service tcp 192.168.132.254:80 is also service[1]",
+        "47:11 service udp 192.168.132.254:0 is on port 0 (every port) without persistence",
         "add persistent = 300",
     ];
     for part in expected {

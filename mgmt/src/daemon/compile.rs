@@ -1,11 +1,13 @@
 //! From desired state and network to snapshots: every edit goes through the one [`Editor`].
 
 use super::network::{Network, Way};
-use crate::desired::{Change, Destination, Plan, Service, ServiceKey, Update};
+use crate::desired::{self, Change, Destination, Family, Plan, Service, ServiceKey, Update};
 use crate::mirror::Hop;
 use dataplane::id::DestinationSlot;
 use dataplane::snapshot::editor::{DestinationSpec, EditError, Editor, ServiceSpec};
-use dataplane::snapshot::{self, ClientMask, Method, Persistence, Snapshot};
+use dataplane::snapshot::{
+    self, ClientMask, Method, Persistence, Snapshot, Tunnel, TunnelChecksum, TunnelKind,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The editor, with the way to each destination.
@@ -19,30 +21,60 @@ pub(super) struct Compiler {
 }
 
 pub(super) fn key_of(key: ServiceKey) -> snapshot::ServiceKey {
-    snapshot::ServiceKey::Address {
-        protocol: key.protocol.number(),
-        address: key.address.ip,
-        port: key.address.port,
+    match key {
+        ServiceKey::Address { protocol, address } => snapshot::ServiceKey::Address {
+            protocol: protocol.number(),
+            address: address.ip,
+            port: address.port,
+        },
+        ServiceKey::Mark { mark, family } => {
+            snapshot::ServiceKey::Mark { mark: mark.get(), v6: family == Family::Ipv6 }
+        }
     }
 }
 
 fn service_spec(service: &Service) -> ServiceSpec {
-    let key = key_of(service.key);
-    let mask = |prefix: u8| {
-        let leading = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-        if key.is_v6() { ClientMask::V6(prefix) } else { ClientMask::V4(leading) }
+    let mask = |mask| match mask {
+        desired::ClientMask::Ipv4(mask) => ClientMask::V4(mask.into()),
+        desired::ClientMask::Prefix(prefix) => ClientMask::V6(prefix),
     };
-    let persistence = service
-        .persistence
-        .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), mask: mask(held.prefix) });
-    ServiceSpec { persistence, ..ServiceSpec::new(key, service.scheduler) }
+    ServiceSpec {
+        key: key_of(service.key),
+        scheduler: service.scheduler,
+        flags: service.scheduler_flags.bits(),
+        persistence: service
+            .persistence
+            .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), mask: mask(held.mask) }),
+        one_packet: service.one_packet,
+    }
+}
+
+fn method(method: desired::Method) -> Method {
+    use desired::{TunnelChecksum as Checksum, TunnelKind as Kind};
+    match method {
+        desired::Method::Direct => Method::Direct,
+        desired::Method::Masquerade => Method::Masquerade,
+        desired::Method::Tunnel(tunnel) => Method::Tunnel(Tunnel {
+            kind: match tunnel.kind {
+                Kind::Ipip => TunnelKind::Ipip,
+                Kind::Gue => TunnelKind::Gue,
+                Kind::Gre => TunnelKind::Gre,
+            },
+            checksum: match tunnel.checksum {
+                Checksum::None => TunnelChecksum::None,
+                Checksum::Plain => TunnelChecksum::Plain,
+                Checksum::Remote => TunnelChecksum::Remote,
+            },
+            port: tunnel.port,
+        }),
+    }
 }
 
 fn destination_spec(destination: &Destination) -> DestinationSpec {
     DestinationSpec {
         address: destination.server.ip,
         port: destination.server.port,
-        method: Method::Direct,
+        method: method(destination.method),
         weight: destination.weight,
         upper: destination.upper_threshold,
         lower: destination.lower_threshold,
@@ -146,7 +178,7 @@ impl Compiler {
                 None => Ok(()),
             },
             Change::DestinationDelete(delete) => {
-                let port = delete.address.port.unwrap_or(after.key.address.port);
+                let port = delete.address.port.unwrap_or_else(|| after.key.port());
                 let slot = self.editor.remove_destination(&key, delete.address.ip, port)?;
                 self.forget(slot);
                 Ok(())

@@ -263,6 +263,7 @@ impl Director {
             Request::ServiceList(query) => Ok(Response::Services(self.services(query))),
             Request::DestinationList(query) => self.destinations(query.service).map(Response::Destinations),
             Request::ConfigGet => Ok(Response::Configuration(self.configuration())),
+            Request::CountersZero(_) => Err(Fault::new(FaultKind::Internal, "counters cannot be zeroed yet")),
             Request::EventsList(query) => Ok(Response::Events(self.events.page(query))),
             Request::ConnectionList(_) => {
                 Err(Fault::new(FaultKind::Internal, "connections are listed by the client's own thread"))
@@ -366,6 +367,6 @@ impl Director {
 
     /// Makes the services of a configuration the desired state.
     pub(super) fn apply(&mut self, services: Vec<crate::desired::ServiceSpec>) -> Result<Changed, Fault> {
-        self.change(&Change::Apply(Apply { services, expected_revision: None, dry_run: false }), false)
+        self.change(&Change::Apply(Apply { services, ..Apply::default() }), false)
     }
 }

@@ -1,11 +1,12 @@
 //! Pages of connections and templates, read from the tables while the workers write them.
 
-use crate::address::{Endpoint, Protocol};
-use crate::protocol::{ConnectionEntry, ConnectionPage, ConnectionQuery, Fault, FaultKind, PAGE_MAX};
+use crate::address::Endpoint;
+use crate::protocol::{
+    ConnectionEntry, ConnectionPage, ConnectionQuery, EntryProtocol, Fault, FaultKind, PAGE_MAX,
+};
 use dataplane::address::Address;
-use dataplane::connection::{ConnectionId, ConnectionView, Slab};
+use dataplane::connection::{ConnectionId, ConnectionView, Slab, flags};
 use dataplane::engine::Shared;
-use dataplane::flow::protocol;
 use dataplane::id::DestinationSlot;
 use dataplane::worker::{Clock, Connections};
 use std::collections::HashMap;
@@ -113,7 +114,7 @@ impl Listing {
             let virtual_address = Endpoint { ip: view.key.virtual_address(), port: view.key.virtual_port() };
             let unknown = Endpoint { ip: virtual_address.ip, port: 0 };
             add(ConnectionEntry {
-                protocol: protocol_of(view.key.protocol()),
+                protocol: EntryProtocol::of(view.key.protocol()),
                 client: Endpoint { ip: view.key.client(), port: 0 },
                 virtual_address,
                 destination: servers.get(&view.destination).copied().unwrap_or(unknown),
@@ -122,6 +123,8 @@ impl Listing {
                 packets: 0,
                 worker: None,
                 template: true,
+                flags: flags::TEMPLATE,
+                mark: None,
             });
         }
         next
@@ -130,7 +133,7 @@ impl Listing {
 
 fn entry<A: Address>(view: &ConnectionView<A>, worker: usize, expires_in: u32) -> ConnectionEntry {
     ConnectionEntry {
-        protocol: protocol_of(view.tuple.protocol),
+        protocol: EntryProtocol::of(view.tuple.protocol),
         client: Endpoint { ip: view.tuple.source.ip(), port: view.tuple.source_port },
         virtual_address: Endpoint { ip: view.tuple.destination.ip(), port: view.tuple.destination_port },
         destination: Endpoint { ip: view.server.ip(), port: view.server_port },
@@ -139,9 +142,7 @@ fn entry<A: Address>(view: &ConnectionView<A>, worker: usize, expires_in: u32) -
         packets: view.packets_in.into(),
         worker: u8::try_from(worker).ok(),
         template: false,
+        flags: view.flags,
+        mark: None,
     }
-}
-
-fn protocol_of(number: u8) -> Protocol {
-    if number == protocol::UDP { Protocol::Udp } else { Protocol::Tcp }
 }

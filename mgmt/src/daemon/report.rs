@@ -7,7 +7,7 @@ use crate::address::Mac;
 use crate::desired::{Service, ServiceKey};
 use crate::protocol::{
     Configuration, Count, DestinationList, DestinationState, DestinationStats, Fault, MemoryUse, PAGE_MAX,
-    PortStatus, ServicePage, ServicePageQuery, ServiceState, Stats, Status, WorkerStatus,
+    PortStatus, ServicePage, ServicePageQuery, ServiceState, Stats, Status, Traffic, WorkerStatus,
 };
 use dataplane::counters::{Counter, DestinationTable, DestinationTotals, DropReason};
 use dataplane::id::{DestinationSlot, PortId};
@@ -15,6 +15,7 @@ use dataplane::snapshot::editor::Destination;
 use dataplane::steering::Steering;
 use dataplane::worker::Runtime;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Counters of a slot that belonged to another destination before: what was there already is taken off.
@@ -206,6 +207,7 @@ impl Director {
                 .map(|reason| count(reason.label(), dropped(*reason), reason.meaning()))
                 .collect(),
             imbalance: counters.iter().map(|one| one.imbalance()).sum(),
+            totals: Traffic::default(),
             destinations: self
                 .desired
                 .services()
@@ -322,11 +324,15 @@ impl Director {
             active: totals.active,
             inactive: totals.inactive,
             persistent: totals.templates,
-            connections: totals.connections,
-            in_packets: totals.in_packets,
-            in_bytes: totals.in_bytes,
-            out_packets: totals.out_packets,
-            out_bytes: totals.out_bytes,
+            overloaded: found.is_some_and(|found| table.shared(found.slot).overloaded.load(Relaxed)),
+            traffic: Traffic {
+                connections: totals.connections,
+                in_packets: totals.in_packets,
+                in_bytes: totals.in_bytes,
+                out_packets: totals.out_packets,
+                out_bytes: totals.out_bytes,
+                ..Traffic::default()
+            },
             next_hop: way.map_or_else(
                 || "unknown".to_owned(),
                 |way| describe(way.next_hop, self.network.port_name(way.port)),
@@ -335,13 +341,16 @@ impl Director {
     }
 
     fn service_state(&self, service: &Service) -> ServiceState {
+        let destinations = self.destination_states(service);
         ServiceState {
-            protocol: service.key.protocol,
-            address: service.key.address,
+            key: service.key,
             scheduler: service.scheduler,
+            scheduler_flags: service.scheduler_flags,
+            one_packet: service.one_packet,
             persistent: service.persistence.map_or(0, |held| held.timeout_s),
-            netmask: service.persistence.map(|held| held.prefix),
-            destinations: self.destination_states(service),
+            netmask: service.persistence.map(|held| held.mask),
+            traffic: destinations.iter().fold(Traffic::default(), |sum, held| sum.plus(held.traffic)),
+            destinations,
         }
     }
 
@@ -350,7 +359,7 @@ impl Director {
         let mut found = self.desired.services_after(query.after);
         let services: Vec<_> =
             found.by_ref().take(limit).map(|service| self.service_state(service)).collect();
-        let next = found.next().and_then(|_| services.last().map(ServiceState::key));
+        let next = found.next().and_then(|_| services.last().map(|service| service.key));
         ServicePage { revision: self.desired.revision(), services, next }
     }
 
@@ -360,6 +369,12 @@ impl Director {
     }
 
     pub(super) fn configuration(&self) -> Configuration {
-        Configuration { revision: self.desired.revision(), services: self.desired.to_specs() }
+        Configuration {
+            revision: self.desired.revision(),
+            services: self.desired.to_specs(),
+            timeouts: self.desired.timeouts(),
+            settings: self.desired.settings(),
+            marks: self.desired.marks().to_vec(),
+        }
     }
 }

@@ -1,12 +1,15 @@
-//! A change to the desired state: the one type that the control socket, the configuration file and later the IPVS
-//! endpoint speak.
+//! A change to the desired state: the one type that the control socket, the configuration file and the IPVS endpoint
+//! speak.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DestinationSpec, Method, Scheduler, ServiceKey, ServiceSpec};
-use crate::address::{Netmask, Server};
+use super::{
+    ClientMask, DestinationSpec, MarkRule, Method, Scheduler, SchedulerFlags, ServiceKey, ServiceSpec,
+    Settings, SettingsEdit, Timeouts, TimeoutsSet,
+};
+use crate::address::Server;
 
 /// A change. It is made as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,12 +18,15 @@ pub enum Change {
     /// A new service, with any destinations it names.
     #[serde(rename = "service.add")]
     ServiceAdd(ServiceAdd),
-    /// Another scheduler or persistence; destinations, connections and counters stay.
+    /// Another scheduler, persistence or way to schedule; destinations, connections and counters stay.
     #[serde(rename = "service.edit")]
     ServiceEdit(ServiceEdit),
     /// The service and its destinations go; its connections are no longer forwarded.
     #[serde(rename = "service.delete")]
     ServiceDelete(ServiceDelete),
+    /// All services go.
+    #[serde(rename = "service.flush")]
+    ServiceFlush(ServiceFlush),
     /// A new destination, at the head of the service's list.
     #[serde(rename = "destination.add")]
     DestinationAdd(DestinationAdd),
@@ -30,6 +36,18 @@ pub enum Change {
     /// The destination goes; packets of its connections are dropped.
     #[serde(rename = "destination.delete")]
     DestinationDelete(DestinationDelete),
+    /// Timeouts of connections, from each one's next packet on.
+    #[serde(rename = "timeouts.set")]
+    TimeoutsSet(TimeoutsSet),
+    /// The director's behaviour.
+    #[serde(rename = "settings.set")]
+    SettingsSet(SettingsEdit),
+    /// A new rule, after those there are.
+    #[serde(rename = "mark.add")]
+    MarkRuleAdd(MarkRule),
+    /// The rule goes.
+    #[serde(rename = "mark.delete")]
+    MarkRuleDelete(MarkRule),
     /// These services and no others.
     #[serde(rename = "config.apply")]
     Apply(Apply),
@@ -57,8 +75,34 @@ pub struct ServiceEdit {
     pub persistent: Option<u32>,
     /// Part of the client's address that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netmask: Option<Netmask>,
+    pub netmask: Option<ClientMask>,
+    /// Whether every datagram is scheduled anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_packet: Option<bool>,
+    /// What the scheduler may look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_flags: Option<SchedulerFlags>,
 }
+
+impl ServiceEdit {
+    /// Nothing to change yet.
+    #[must_use]
+    pub fn of(service: ServiceKey) -> Self {
+        Self {
+            service,
+            scheduler: None,
+            persistent: None,
+            netmask: None,
+            one_packet: None,
+            scheduler_flags: None,
+        }
+    }
+}
+
+/// Parameters of `service.flush`: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceFlush {}
 
 /// Parameters of `service.delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +144,14 @@ pub struct DestinationEdit {
     pub lower_threshold: Option<u32>,
 }
 
+impl DestinationEdit {
+    /// Nothing to change yet.
+    #[must_use]
+    pub fn of(service: ServiceKey, address: Server) -> Self {
+        Self { service, address, weight: None, method: None, upper_threshold: None, lower_threshold: None }
+    }
+}
+
 /// Parameters of `destination.delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +168,15 @@ pub struct DestinationDelete {
 pub struct Apply {
     /// All services there shall be.
     pub services: Vec<ServiceSpec>,
+    /// All timeouts; absent: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// All settings; absent: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+    /// All mark rules there shall be, in order; absent: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Vec<MarkRule>>,
     /// Refuse unless the state is at this revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_revision: Option<u64>,
@@ -125,29 +186,40 @@ pub struct Apply {
 }
 
 impl Change {
-    /// The one service it is about; none for a whole set.
+    /// The one service it is about, if it is about one.
     #[must_use]
     pub fn service(&self) -> Option<ServiceKey> {
         match self {
-            Self::ServiceAdd(add) => Some(add.service.key()),
+            Self::ServiceAdd(add) => Some(add.service.key),
             Self::ServiceEdit(edit) => Some(edit.service),
             Self::ServiceDelete(delete) => Some(delete.service),
             Self::DestinationAdd(add) => Some(add.service),
             Self::DestinationEdit(edit) => Some(edit.service),
             Self::DestinationDelete(delete) => Some(delete.service),
-            Self::Apply(_) => None,
+            Self::ServiceFlush(_)
+            | Self::TimeoutsSet(_)
+            | Self::SettingsSet(_)
+            | Self::MarkRuleAdd(_)
+            | Self::MarkRuleDelete(_)
+            | Self::Apply(_) => None,
         }
     }
 }
 
 impl fmt::Display for ServiceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} scheduler {}", self.key(), self.scheduler.name())?;
+        write!(f, "{} scheduler {}", self.key, self.scheduler.name())?;
+        if !self.scheduler_flags.is_empty() {
+            write!(f, " flags {}", self.scheduler_flags)?;
+        }
+        if self.one_packet {
+            f.write_str(" one packet")?;
+        }
         if self.persistent != 0 {
             write!(f, " persistent {} s", self.persistent)?;
         }
         if let Some(netmask) = self.netmask {
-            write!(f, " netmask /{netmask}")?;
+            write!(f, " netmask {netmask}")?;
         }
         Ok(())
     }
@@ -182,7 +254,9 @@ impl fmt::Display for Change {
                 write!(f, "~ service {}", edit.service)?;
                 named(f, "scheduler", edit.scheduler.map(Scheduler::name))?;
                 named(f, "persistent", edit.persistent)?;
-                named(f, "netmask", edit.netmask)
+                named(f, "netmask", edit.netmask)?;
+                named(f, "one packet", edit.one_packet)?;
+                named(f, "flags", edit.scheduler_flags)
             }
             Self::ServiceDelete(delete) => write!(f, "- service {}", delete.service),
             Self::DestinationAdd(add) => write!(f, "+ {} -> {}", add.service, add.destination),
@@ -194,6 +268,19 @@ impl fmt::Display for Change {
                 named(f, "lower threshold", edit.lower_threshold)
             }
             Self::DestinationDelete(delete) => write!(f, "- {} -> {}", delete.service, delete.address),
+            Self::ServiceFlush(_) => f.write_str("- all services"),
+            Self::TimeoutsSet(set) => {
+                f.write_str("~ timeouts")?;
+                named(f, "tcp", set.tcp)?;
+                named(f, "tcp_fin", set.tcp_fin)?;
+                named(f, "udp", set.udp)
+            }
+            Self::SettingsSet(edit) => {
+                f.write_str("~ settings")?;
+                edit.named().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+            }
+            Self::MarkRuleAdd(rule) => write!(f, "+ mark rule {rule}"),
+            Self::MarkRuleDelete(rule) => write!(f, "- mark rule {rule}"),
             Self::Apply(apply) => write!(f, "= {} services", apply.services.len()),
         }
     }

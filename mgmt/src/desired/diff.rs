@@ -1,10 +1,10 @@
 //! The small changes that lead from one service to another.
 
 use super::{
-    Change, Destination, DestinationAdd, DestinationDelete, DestinationEdit, Service, ServiceAdd,
-    ServiceDelete, ServiceEdit,
+    Change, ClientMask, Destination, DestinationAdd, DestinationDelete, DestinationEdit, MarkRule, Service,
+    ServiceAdd, ServiceDelete, ServiceEdit,
 };
-use crate::address::{Netmask, Server};
+use crate::address::Server;
 
 fn named(destination: &Destination) -> Server {
     Server { ip: destination.server.ip, port: Some(destination.server.port) }
@@ -25,17 +25,38 @@ pub(super) fn service_changes(before: Option<&Service>, after: Option<&Service>)
 }
 
 fn service_edit(before: &Service, after: &Service) -> Option<Change> {
-    if before.scheduler == after.scheduler && before.persistence == after.persistence {
-        return None;
+    fn other<T: PartialEq + Copy>(before: T, after: T) -> Option<T> {
+        (before != after).then_some(after)
     }
     let timeout = |service: &Service| service.persistence.map_or(0, |held| held.timeout_s);
-    let prefix = |service: &Service| service.persistence.map(|held| held.prefix);
-    Some(Change::ServiceEdit(ServiceEdit {
+    // A service that becomes persistent gets the whole address as its mask unless another is named.
+    let mask = |service: &Service| {
+        service.persistence.map_or_else(|| ClientMask::whole(service.key.family()), |held| held.mask)
+    };
+    let edit = ServiceEdit {
         service: after.key,
-        scheduler: (before.scheduler != after.scheduler).then_some(after.scheduler),
-        persistent: (timeout(before) != timeout(after)).then(|| timeout(after)),
-        netmask: prefix(after).filter(|_| prefix(before) != prefix(after)).map(Netmask),
-    }))
+        scheduler: other(before.scheduler, after.scheduler),
+        persistent: other(timeout(before), timeout(after)),
+        netmask: other(mask(before), mask(after)).filter(|_| after.persistence.is_some()),
+        one_packet: other(before.one_packet, after.one_packet),
+        scheduler_flags: other(before.scheduler_flags, after.scheduler_flags),
+    };
+    (edit != ServiceEdit::of(after.key)).then_some(Change::ServiceEdit(edit))
+}
+
+/// A rule is added at the end, so what stays is the longest head of the wanted list that is in the same order now.
+pub(super) fn mark_changes(before: &[MarkRule], after: &[MarkRule]) -> Vec<Change> {
+    let mut kept = 0;
+    let mut changes = Vec::new();
+    for rule in before {
+        if after.get(kept) == Some(rule) {
+            kept += 1;
+        } else {
+            changes.push(Change::MarkRuleDelete(rule.clone()));
+        }
+    }
+    changes.extend(after.iter().skip(kept).cloned().map(Change::MarkRuleAdd));
+    changes
 }
 
 /// An addition goes to the head of the list, so what stays is the longest tail of the wanted list that is in the same

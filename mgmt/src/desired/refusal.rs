@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Scheduler, ServiceKey, TIMEOUT_MAX_S, WEIGHT_MAX};
-use crate::address::{Endpoint, Server};
+use super::{
+    ClientMask, Family, MARK_RULES_MAX, MarkRule, Method, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
+    WEIGHT_MAX,
+};
+use crate::address::{Endpoint, Protocol, Server};
 
 /// Why a change to the desired state was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,9 +36,24 @@ pub enum Refusal {
     /// Not a scheduler this director has.
     #[error("there is no scheduler `{0}`; this director has {known}", known = schedulers())]
     NoScheduler(String),
-    /// Not a forwarding method this director has.
-    #[error("there is no forwarding method `{0}`; this director has direct")]
-    NoMethod(String),
+    /// Not a protocol this director forwards.
+    #[error("services of protocol {0} are not forwarded; this director has tcp and udp")]
+    NoProtocol(Protocol),
+    /// A forwarding method this director does not have.
+    #[error("destinations cannot be reached by {0}; this director has direct")]
+    NoMethod(Method),
+    /// Something else this director does not have.
+    #[error("this director does not have {0}")]
+    NotYet(&'static str),
+    /// Not the name of a forwarding method.
+    #[error("there is no forwarding method `{0}`; write direct, masquerade or tunnel")]
+    UnknownMethod(String),
+    /// GUE without a port.
+    #[error("a GUE tunnel needs its destination's UDP port, such as port = 5555")]
+    TunnelPort,
+    /// Remote checksum offload is GUE's.
+    #[error("a tunnel of kind {0} has no remote checksum; write checksum = \"none\" or kind = \"gue\"")]
+    TunnelChecksum(TunnelKind),
     /// Greater than the kernel's signed 32-bit weight.
     #[error("weight {0} is too great; a weight is 0 to {WEIGHT_MAX}")]
     Weight(u32),
@@ -52,28 +70,61 @@ pub enum Refusal {
     /// Longer than the director's clock can tell apart.
     #[error("persistence of {0} s is too long; write 1 to {TIMEOUT_MAX_S} (23 days), or 0 for none")]
     Persistent(u32),
-    /// A service on every port only makes sense when a client's ports go to one destination.
-    #[error("service {0} is on port 0 (every port), which needs persistence; add --persistent 300")]
-    ZeroPort(ServiceKey),
     /// A mask decides about persistence only.
     #[error("service {0} has a netmask but no persistence; add --persistent 300 or leave the netmask away")]
     NetmaskAlone(ServiceKey),
-    /// A mask longer than the address.
-    #[error("netmask /{prefix} does not fit service {key}, whose addresses have {bits} bits")]
-    NetmaskTooLong {
+    /// A mask of another family, or longer than the address.
+    #[error(
+        "netmask {} does not fit service {key}, whose addresses are {family}; write {}",
+        mask.map_or_else(String::new, |mask| mask.to_string()), masks(*family)
+    )]
+    NetmaskFamily {
         /// The service.
         key: ServiceKey,
-        /// The mask's length.
-        prefix: u8,
-        /// Bits of an address of the service's family.
-        bits: u8,
+        /// The mask as it was written.
+        mask: Option<ClientMask>,
+        /// The service's family.
+        family: Family,
     },
+    /// A timeout of 0, or longer than the director's clock can tell apart.
+    #[error("timeout {name} of {seconds} s is not in the range 1 to {TIMEOUT_MAX_S}")]
+    Timeout {
+        /// Which: `tcp`, `tcp_fin`, `udp`.
+        name: &'static str,
+        /// Seconds.
+        seconds: u32,
+    },
+    /// Not a setting, or a value that it does not take.
+    #[error("setting `{name}`: {reason}")]
+    Setting {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// `mark.add` of a rule that is there.
+    #[error("there is a mark rule `{0}` already; delete it first to move it to the end")]
+    MarkRuleExists(MarkRule),
+    /// `mark.delete` of a rule that is not there.
+    #[error("there is no mark rule `{0}`; `uvsctl mark list` shows those there are")]
+    NoMarkRule(MarkRule),
+    /// More than [`MARK_RULES_MAX`] rules.
+    #[error(
+        "{0} mark rules are more than {MARK_RULES_MAX}; name networks and port ranges instead of single ones"
+    )]
+    MarkRulesFull(usize),
+    /// Packets have one family.
+    #[error("a mark rule's source and destination are of different address families")]
+    MarkRuleFamilies,
+    /// Only TCP and UDP have ports.
+    #[error("a mark rule with ports needs a protocol; add protocol = \"tcp\"")]
+    MarkRulePorts,
     /// Unspecified, multicast or broadcast.
     #[error("{0} is not the address of a host")]
     UnusableAddress(IpAddr),
-    /// Direct routing sends the client's own packet, so the families are the same.
+    /// Only a tunnel carries packets of one family in those of the other.
     #[error(
-        "destination {server} is not of service {service}'s address family; direct routing cannot translate"
+        "destination {server} is not of service {service}'s address family; only a tunnel leads from one to the other"
     )]
     FamilyMismatch {
         /// The service.
@@ -119,6 +170,13 @@ pub enum Refusal {
     },
 }
 
+fn masks(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "a mask such as 255.255.255.0",
+        Family::Ipv6 => "a prefix length from 1 to 128",
+    }
+}
+
 fn schedulers() -> String {
     Scheduler::ALL.map(Scheduler::name).join(", ")
 }
@@ -128,18 +186,30 @@ impl Refusal {
     #[must_use]
     pub fn code(&self) -> (&'static str, &'static str) {
         match self {
-            Self::ServiceExists(_) | Self::DestinationExists { .. } => ("exists", "EEXIST"),
+            Self::ServiceExists(_) | Self::DestinationExists { .. } | Self::MarkRuleExists(_) => {
+                ("exists", "EEXIST")
+            }
             Self::NoService(_) => ("no_service", "ESRCH"),
             Self::NoDestination { .. } => ("no_destination", "ENOENT"),
+            Self::NoMarkRule(_) => ("no_mark_rule", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
+            Self::NoProtocol(_) => ("not_supported", "EPROTONOSUPPORT"),
+            Self::NoMethod(_) | Self::NotYet(_) => ("not_supported", "EOPNOTSUPP"),
             Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
-            Self::NoMethod(_)
-            | Self::ZeroPort(_)
+            Self::Timeout { .. } => ("out_of_range", "EINVAL"),
+            Self::UnknownMethod(_)
+            | Self::TunnelPort
+            | Self::TunnelChecksum(_)
             | Self::NetmaskAlone(_)
-            | Self::NetmaskTooLong { .. }
+            | Self::NetmaskFamily { .. }
             | Self::UnusableAddress(_)
-            | Self::FamilyMismatch { .. } => ("invalid", "EINVAL"),
-            Self::ServicesFull { .. } | Self::DestinationsFull { .. } => ("full", "ENOMEM"),
+            | Self::FamilyMismatch { .. }
+            | Self::Setting { .. }
+            | Self::MarkRuleFamilies
+            | Self::MarkRulePorts => ("invalid", "EINVAL"),
+            Self::ServicesFull { .. } | Self::DestinationsFull { .. } | Self::MarkRulesFull(_) => {
+                ("full", "ENOMEM")
+            }
             Self::Revision { .. } => ("revision", "ESTALE"),
             Self::InSet { refusal, .. } => refusal.code(),
         }

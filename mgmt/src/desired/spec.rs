@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
+use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Refusal;
-use crate::address::{Endpoint, Netmask, Protocol, Server, family_bits, text_serde};
+use super::key::key_of_fields;
+use super::{ClientMask, Family, Method, Refusal, SchedulerFlags, ServiceKey, abilities};
+use crate::address::{Endpoint, Protocol, Server};
 
 /// Greatest weight, as in the kernel (a signed 32-bit number).
 pub const WEIGHT_MAX: u32 = 2_147_483_647;
@@ -27,49 +30,6 @@ pub fn scheduler(name: &str) -> Result<Scheduler, Refusal> {
     found.ok_or_else(|| Refusal::NoScheduler(name.to_owned()))
 }
 
-/// How a packet travels from the director to the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Method {
-    /// VS/DR: the frame's MAC addresses change, the packet does not (but for its TTL).
-    #[default]
-    Direct,
-}
-
-impl FromStr for Method {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        match text {
-            "direct" => Ok(Self::Direct),
-            _ => Err(Refusal::NoMethod(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("direct")
-    }
-}
-
-text_serde!(Method, "a forwarding method's name such as \"direct\"");
-
-/// What names a virtual service. A firewall mark will be a second way to name one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceKey {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Virtual address and port.
-    pub address: Endpoint,
-}
-
-impl fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, self.address)
-    }
-}
-
 fn default_scheduler() -> Scheduler {
     Scheduler::Wlc
 }
@@ -83,32 +43,84 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// A virtual service as written in `[[service]]` and in `service.add`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Virtual address and port; port 0 (every port) needs `persistent`.
-    pub address: Endpoint,
+    /// Its name: `protocol` and `address`, or `mark` and `family`.
+    #[serde(flatten)]
+    pub key: ServiceKey,
     /// Default wlc, as in ipvsadm.
-    #[serde(default = "default_scheduler")]
     pub scheduler: Scheduler,
+    /// What the scheduler may look at.
+    #[serde(skip_serializing_if = "SchedulerFlags::is_empty")]
+    pub scheduler_flags: SchedulerFlags,
+    /// Every datagram is scheduled anew and leaves no connection behind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub one_packet: bool,
     /// Seconds a client stays on its destination; 0 or absent: no persistence.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub persistent: u32,
     /// Part of the client's address that persistence looks at; absent: all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netmask: Option<Netmask>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netmask: Option<ClientMask>,
     /// Destinations in the order they are added; a listing shows the newest first.
-    #[serde(default, alias = "destinations", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destination: Vec<DestinationSpec>,
+}
+
+/// The fields of a service as they are written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceFields {
+    protocol: Option<Protocol>,
+    address: Option<Endpoint>,
+    mark: Option<NonZeroU32>,
+    family: Option<Family>,
+    #[serde(default = "default_scheduler")]
+    scheduler: Scheduler,
+    #[serde(default)]
+    scheduler_flags: SchedulerFlags,
+    #[serde(default)]
+    one_packet: bool,
+    #[serde(default)]
+    persistent: u32,
+    netmask: Option<ClientMask>,
+    #[serde(default, alias = "destinations")]
+    destination: Vec<DestinationSpec>,
+}
+
+impl<'de> Deserialize<'de> for ServiceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Spec;
+        impl<'de> Visitor<'de> for Spec {
+            type Value = ServiceSpec;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a service")
+            }
+            // In here, and not afterwards, so that a missing field is reported where the service stands.
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ServiceSpec, A::Error> {
+                let fields = ServiceFields::deserialize(MapAccessDeserializer::new(map))?;
+                let key = key_of_fields(fields.protocol, fields.address, fields.mark, fields.family)
+                    .map_err(de::Error::custom)?;
+                Ok(ServiceSpec {
+                    key,
+                    scheduler: fields.scheduler,
+                    scheduler_flags: fields.scheduler_flags,
+                    one_packet: fields.one_packet,
+                    persistent: fields.persistent,
+                    netmask: fields.netmask,
+                    destination: fields.destination,
+                })
+            }
+        }
+        deserializer.deserialize_map(Spec)
+    }
 }
 
 /// A destination as written in `[[service.destination]]` and in `destination.add`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSpec {
-    /// The real server; its port is ignored for direct routing.
+    /// The real server; its port is ignored for direct routing and tunnels, unless the service is a mark's.
     pub address: Server,
     /// 0 to [`WEIGHT_MAX`]; 0 takes no new connections.
     #[serde(default = "default_weight")]
@@ -129,8 +141,8 @@ pub struct DestinationSpec {
 pub struct Persistence {
     /// Seconds, at least 1.
     pub timeout_s: u32,
-    /// Leading bits of the client's address that count.
-    pub prefix: u8,
+    /// Bits of the client's address that count, of the service's family.
+    pub mask: ClientMask,
 }
 
 /// A virtual service the director holds.
@@ -140,6 +152,10 @@ pub struct Service {
     pub key: ServiceKey,
     /// Its scheduler.
     pub scheduler: Scheduler,
+    /// What the scheduler may look at.
+    pub scheduler_flags: SchedulerFlags,
+    /// Every datagram is scheduled anew.
+    pub one_packet: bool,
     /// `None`: every connection is scheduled.
     pub persistence: Option<Persistence>,
     /// Newest first, as the kernel keeps them: schedulers depend on this order.
@@ -149,7 +165,7 @@ pub struct Service {
 /// A destination the director holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
-    /// Address and port it is listed with; for direct routing the service's port.
+    /// Address and port it is listed with.
     pub server: Endpoint,
     /// 0 to [`WEIGHT_MAX`].
     pub weight: u32,
@@ -170,19 +186,22 @@ fn usable_address(ip: IpAddr) -> bool {
 ///
 /// # Errors
 ///
-/// A mask longer than the address, or one without persistence.
+/// A mask of another family or longer than the address, or one without persistence.
 pub(crate) fn persistence(
     key: ServiceKey,
     timeout_s: u32,
-    netmask: Option<Netmask>,
+    netmask: Option<ClientMask>,
 ) -> Result<Option<Persistence>, Refusal> {
-    let bits = family_bits(key.address.ip);
+    let family = key.family();
     match (timeout_s, netmask) {
         (0, Some(_)) => Err(Refusal::NetmaskAlone(key)),
         (0, None) => Ok(None),
         (_, _) if timeout_s > TIMEOUT_MAX_S => Err(Refusal::Persistent(timeout_s)),
-        (_, Some(Netmask(prefix))) if prefix > bits => Err(Refusal::NetmaskTooLong { key, prefix, bits }),
-        (_, mask) => Ok(Some(Persistence { timeout_s, prefix: mask.map_or(bits, |mask| mask.0) })),
+        (_, written) => {
+            let held = written.map_or_else(|| Some(ClientMask::whole(family)), |mask| mask.held(family));
+            let mask = held.ok_or(Refusal::NetmaskFamily { key, mask: written, family })?;
+            Ok(Some(Persistence { timeout_s, mask }))
+        }
     }
 }
 
@@ -191,57 +210,98 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// An unusable address, port 0 without persistence, a mask that does not fit.
+    /// An unusable address, a mask that does not fit, something the data path cannot do.
     pub fn without_destinations(spec: &ServiceSpec) -> Result<Self, Refusal> {
-        let key = spec.key();
-        if !usable_address(key.address.ip) {
-            return Err(Refusal::UnusableAddress(key.address.ip));
+        let key = spec.key;
+        abilities::key(key)?;
+        if let ServiceKey::Address { address, .. } = key
+            && !usable_address(address.ip)
+        {
+            return Err(Refusal::UnusableAddress(address.ip));
         }
-        let persistence = persistence(key, spec.persistent, spec.netmask)?;
-        if key.address.port == 0 && persistence.is_none() {
-            return Err(Refusal::ZeroPort(key));
-        }
-        Ok(Self { key, scheduler: spec.scheduler, persistence, destinations: Vec::new() })
+        let service = Self {
+            key,
+            scheduler: spec.scheduler,
+            scheduler_flags: spec.scheduler_flags,
+            one_packet: spec.one_packet,
+            persistence: persistence(key, spec.persistent, spec.netmask)?,
+            destinations: Vec::new(),
+        };
+        service.check()?;
+        Ok(service)
     }
 
-    /// The place of the destination a command names, which may leave the port away.
+    /// # Errors
+    ///
+    /// Something the data path cannot do.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        abilities::one_packet(self.one_packet)
+    }
+
+    /// The place of the destination a command names, which may leave the port away, or name one that direct routing ignores.
     #[must_use]
     pub fn position(&self, server: Server) -> Option<usize> {
-        let wanted = self.listed_as(server, Method::Direct);
-        self.destinations.iter().position(|destination| destination.server == wanted)
+        let named = Endpoint { ip: server.ip, port: server.port.unwrap_or_else(|| self.key.port()) };
+        let exact = self.destinations.iter().position(|destination| destination.server == named);
+        exact.or_else(|| {
+            self.destinations.iter().position(|destination| {
+                destination.server.ip == server.ip
+                    && self.port_is_ignored(destination.method)
+                    && destination.server.port == self.key.port()
+            })
+        })
     }
 
-    /// Under which address and port a server is listed. Direct routing cannot change a port, so there the service's
-    /// stands, whatever was written (as ipvsadm does).
+    /// Direct routing and tunnels do not change the port, so the service's is the destination's, whatever was written (as in
+    /// ipvsadm). A mark has none.
+    fn port_is_ignored(&self, method: Method) -> bool {
+        !self.key.is_mark() && matches!(method, Method::Direct | Method::Tunnel(_))
+    }
+
+    /// Under which address and port a server is listed.
     #[must_use]
     pub fn listed_as(&self, server: Server, method: Method) -> Endpoint {
-        match method {
-            Method::Direct => Endpoint { ip: server.ip, port: self.key.address.port },
-        }
+        let written = server.port.filter(|_| !self.port_is_ignored(method));
+        Endpoint { ip: server.ip, port: written.unwrap_or_else(|| self.key.port()) }
     }
 
     /// The service as an operator would write it, destinations in the order they were added.
     #[must_use]
     pub fn to_spec(&self) -> ServiceSpec {
-        let bits = family_bits(self.key.address.ip);
+        let whole = ClientMask::whole(self.key.family());
         ServiceSpec {
-            protocol: self.key.protocol,
-            address: self.key.address,
+            key: self.key,
             scheduler: self.scheduler,
-            persistent: self.persistence.map_or(0, |persistence| persistence.timeout_s),
-            netmask: self
-                .persistence
-                .and_then(|persistence| (persistence.prefix != bits).then_some(Netmask(persistence.prefix))),
+            scheduler_flags: self.scheduler_flags,
+            one_packet: self.one_packet,
+            persistent: self.persistence.map_or(0, |held| held.timeout_s),
+            netmask: self.persistence.map(|held| held.mask).filter(|mask| *mask != whole),
             destination: self.destinations.iter().rev().map(|destination| destination.to_spec()).collect(),
         }
     }
 }
 
 impl ServiceSpec {
-    /// The service's name.
+    /// A service without options or destinations.
     #[must_use]
-    pub fn key(&self) -> ServiceKey {
-        ServiceKey { protocol: self.protocol, address: self.address }
+    pub fn new(key: ServiceKey, scheduler: Scheduler) -> Self {
+        Self {
+            key,
+            scheduler,
+            scheduler_flags: SchedulerFlags::default(),
+            one_packet: false,
+            persistent: 0,
+            netmask: None,
+            destination: Vec::new(),
+        }
+    }
+}
+
+impl DestinationSpec {
+    /// A destination of weight 1 without thresholds, reached by direct routing.
+    #[must_use]
+    pub fn new(address: Server) -> Self {
+        Self { address, weight: 1, method: Method::Direct, upper_threshold: 0, lower_threshold: 0 }
     }
 }
 
@@ -256,9 +316,6 @@ impl Destination {
         if !usable_address(ip) {
             return Err(Refusal::UnusableAddress(ip));
         }
-        if ip.is_ipv4() != service.key.address.ip.is_ipv4() {
-            return Err(Refusal::FamilyMismatch { service: service.key, server: ip });
-        }
         let destination = Self {
             server: service.listed_as(spec.address, spec.method),
             weight: spec.weight,
@@ -266,21 +323,29 @@ impl Destination {
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
         };
-        destination.check()?;
+        destination.check(service.key)?;
         Ok(destination)
     }
 
     /// # Errors
     ///
-    /// Weight or thresholds out of range.
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
+    /// Weight or thresholds out of range, an address of the other family, a tunnel that cannot be, a method the data path does
+    /// not have.
+    pub(crate) fn check(&self, service: ServiceKey) -> Result<(), Refusal> {
+        let crosses = matches!(self.method, Method::Tunnel(_));
+        if Family::of(self.server.ip) != service.family() && !crosses {
+            return Err(Refusal::FamilyMismatch { service, server: self.server.ip });
+        }
         if self.weight > WEIGHT_MAX {
             return Err(Refusal::Weight(self.weight));
         }
         if self.lower_threshold > self.upper_threshold {
             return Err(Refusal::Thresholds { lower: self.lower_threshold, upper: self.upper_threshold });
         }
-        Ok(())
+        if let Method::Tunnel(tunnel) = self.method {
+            tunnel.check()?;
+        }
+        abilities::method(self.method)
     }
 
     /// The destination as an operator would write it.

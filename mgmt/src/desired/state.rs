@@ -1,15 +1,17 @@
-//! The services there shall be, and how a change is prepared and committed.
+//! What there shall be, and how a change is prepared and committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diff::service_changes;
+use super::diff::{mark_changes, service_changes};
+use super::settings::check_settings;
 use super::spec::persistence;
 use super::{
-    Apply, Change, Destination, DestinationAdd, DestinationDelete, DestinationEdit, Refusal, Service,
-    ServiceEdit, ServiceKey, ServiceSpec,
+    Apply, Change, Destination, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec,
+    MARK_RULES_MAX, MarkRule, Refusal, Service, ServiceEdit, ServiceKey, ServiceSpec, Settings, SettingsEdit,
+    Timeouts, abilities,
 };
-use crate::address::{Endpoint, Netmask, Server};
+use crate::address::{Endpoint, Server};
 
 /// How much the director was sized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,9 @@ pub struct Bounds {
 pub struct Desired {
     services: BTreeMap<ServiceKey, Arc<Service>>,
     destinations: usize,
+    timeouts: Timeouts,
+    settings: Settings,
+    marks: Arc<[MarkRule]>,
     revision: u64,
     bounds: Bounds,
 }
@@ -47,6 +52,12 @@ pub struct Plan {
     pub revision: u64,
     /// Every service touched, each once.
     pub updates: Vec<Update>,
+    /// Timeouts as they shall be; `None`: as they are.
+    pub timeouts: Option<Timeouts>,
+    /// Settings as they shall be; `None`: as they are.
+    pub settings: Option<Settings>,
+    /// Mark rules as they shall be, in order; `None`: as they are.
+    pub marks: Option<Arc<[MarkRule]>>,
     /// The same as small changes, which made one after the other lead to the same state.
     pub changes: Vec<Change>,
     /// What the operator should know, in sentences.
@@ -59,15 +70,52 @@ impl Plan {
     /// Nothing would change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.updates.is_empty()
+        self.updates.is_empty() && self.timeouts.is_none() && self.settings.is_none() && self.marks.is_none()
     }
 }
 
+/// What a change asks for, not yet held against the bounds.
+#[derive(Debug, Default)]
+struct Draft {
+    updates: Vec<Update>,
+    timeouts: Option<Timeouts>,
+    settings: Option<Settings>,
+    marks: Option<Arc<[MarkRule]>>,
+    notes: Vec<String>,
+    dry_run: bool,
+}
+
 impl Desired {
-    /// No services, revision 0.
+    /// No services, the kernel's timeouts and settings, revision 0.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { services: BTreeMap::new(), destinations: 0, revision: 0, bounds }
+        Self {
+            services: BTreeMap::new(),
+            destinations: 0,
+            timeouts: Timeouts::default(),
+            settings: Settings::default(),
+            marks: Arc::default(),
+            revision: 0,
+            bounds,
+        }
+    }
+
+    /// Timeouts of connections.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// The director's behaviour.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Mark rules in order.
+    #[must_use]
+    pub fn marks(&self) -> &Arc<[MarkRule]> {
+        &self.marks
     }
 
     /// Number of the last committed change.
@@ -115,25 +163,58 @@ impl Desired {
     ///
     /// The kernel's reasons (see [`Refusal`]); the state is as it was.
     pub fn prepare(&self, change: &Change) -> Result<Plan, Refusal> {
-        let (updates, notes, dry_run) = match change {
+        let mut draft = match change {
             Change::ServiceAdd(add) => self.service_add(&add.service)?,
             Change::ServiceEdit(edit) => self.service_edit(edit)?,
-            Change::ServiceDelete(delete) => {
-                let before = Some(Arc::clone(self.service(delete.service)?));
-                (vec![Update { key: delete.service, before, after: None }], Vec::new(), false)
-            }
+            Change::ServiceDelete(delete) => Draft::one(Update {
+                key: delete.service,
+                before: Some(Arc::clone(self.service(delete.service)?)),
+                after: None,
+            }),
+            Change::ServiceFlush(_) => self.replace_services(BTreeMap::new()),
             Change::DestinationAdd(add) => self.destination_add(add)?,
             Change::DestinationEdit(edit) => self.destination_edit(edit)?,
             Change::DestinationDelete(delete) => self.destination_delete(delete)?,
+            Change::TimeoutsSet(set) => {
+                Draft { timeouts: Some(self.timeouts.edited(set)), ..Draft::default() }
+            }
+            Change::SettingsSet(edit) => {
+                Draft { settings: Some(edit.apply(self.settings)), ..Draft::default() }
+            }
+            Change::MarkRuleAdd(rule) => self.mark_add(rule)?,
+            Change::MarkRuleDelete(rule) => self.mark_delete(rule)?,
             Change::Apply(apply) => self.apply(apply)?,
         };
-        let mut updates = updates;
-        updates.retain(|update| update.before != update.after);
-        self.check_bounds(&updates)?;
-        let changes =
-            updates.iter().flat_map(|u| service_changes(u.before.as_deref(), u.after.as_deref())).collect();
-        let revision = self.revision + u64::from(!updates.is_empty());
-        Ok(Plan { revision, updates, changes, notes, dry_run })
+        draft.updates.retain(|update| update.before != update.after);
+        self.check_bounds(&draft.updates)?;
+        let timeouts = draft.timeouts.filter(|timeouts| *timeouts != self.timeouts);
+        timeouts.map_or(Ok(()), |timeouts| timeouts.check())?;
+        let settings = draft.settings.filter(|settings| *settings != self.settings);
+        settings.map_or(Ok(()), |settings| check_settings(&settings))?;
+        let marks = draft.marks.filter(|marks| *marks != self.marks);
+        let mut plan = Plan {
+            revision: self.revision,
+            updates: draft.updates,
+            timeouts,
+            settings,
+            marks,
+            changes: Vec::new(),
+            notes: draft.notes,
+            dry_run: draft.dry_run,
+        };
+        plan.changes = self.small_changes(&plan);
+        plan.revision += u64::from(!plan.is_empty());
+        Ok(plan)
+    }
+
+    fn small_changes(&self, plan: &Plan) -> Vec<Change> {
+        let timeouts = plan.timeouts.map(|after| Change::TimeoutsSet(self.timeouts.edit_to(after)));
+        let settings =
+            plan.settings.map(|after| Change::SettingsSet(SettingsEdit::between(&self.settings, &after)));
+        let marks = plan.marks.as_ref().map(|after| mark_changes(&self.marks, after));
+        let services =
+            plan.updates.iter().flat_map(|u| service_changes(u.before.as_deref(), u.after.as_deref()));
+        timeouts.into_iter().chain(settings).chain(marks.into_iter().flatten()).chain(services).collect()
     }
 
     /// Makes a prepared change.
@@ -150,6 +231,11 @@ impl Desired {
                 Some(service) => self.services.insert(update.key, Arc::clone(service)),
                 None => self.services.remove(&update.key),
             };
+        }
+        self.timeouts = plan.timeouts.unwrap_or(self.timeouts);
+        self.settings = plan.settings.unwrap_or(self.settings);
+        if let Some(marks) = &plan.marks {
+            self.marks = Arc::clone(marks);
         }
         self.revision = plan.revision;
     }
@@ -179,17 +265,18 @@ impl Desired {
         Ok(())
     }
 
-    fn service_add(&self, spec: &ServiceSpec) -> Result<Steps, Refusal> {
-        let key = spec.key();
+    fn service_add(&self, spec: &ServiceSpec) -> Result<Draft, Refusal> {
+        let key = spec.key;
         if self.services.contains_key(&key) {
             return Err(Refusal::ServiceExists(key));
         }
         let mut notes = Vec::new();
         let service = build(spec, &mut notes)?;
-        Ok((vec![Update { key, before: None, after: Some(Arc::new(service)) }], notes, false))
+        let draft = Draft::one(Update { key, before: None, after: Some(Arc::new(service)) });
+        Ok(Draft { notes, ..draft })
     }
 
-    fn service_edit(&self, edit: &ServiceEdit) -> Result<Steps, Refusal> {
+    fn service_edit(&self, edit: &ServiceEdit) -> Result<Draft, Refusal> {
         let before = self.service(edit.service)?;
         let mut after = Service::clone(before);
         if let Some(scheduler) = edit.scheduler {
@@ -197,24 +284,23 @@ impl Desired {
         }
         let timeout_s =
             edit.persistent.unwrap_or_else(|| before.persistence.map_or(0, |held| held.timeout_s));
-        let kept = before.persistence.filter(|_| timeout_s != 0).map(|held| Netmask(held.prefix));
+        let kept = before.persistence.filter(|_| timeout_s != 0).map(|held| held.mask);
         after.persistence = persistence(edit.service, timeout_s, edit.netmask.or(kept))?;
-        if edit.service.address.port == 0 && after.persistence.is_none() {
-            return Err(Refusal::ZeroPort(edit.service));
-        }
-        Ok(one(before, after))
+        after.one_packet = edit.one_packet.unwrap_or(before.one_packet);
+        after.scheduler_flags = edit.scheduler_flags.unwrap_or(before.scheduler_flags);
+        after.check()?;
+        Ok(Draft::edit(before, after))
     }
 
-    fn destination_add(&self, add: &DestinationAdd) -> Result<Steps, Refusal> {
+    fn destination_add(&self, add: &DestinationAdd) -> Result<Draft, Refusal> {
         let before = self.service(add.service)?;
         let mut after = Service::clone(before);
         let mut notes = Vec::new();
         push(&mut after, &add.destination, &mut notes)?;
-        let (updates, _, dry_run) = one(before, after);
-        Ok((updates, notes, dry_run))
+        Ok(Draft { notes, ..Draft::edit(before, after) })
     }
 
-    fn destination_edit(&self, edit: &DestinationEdit) -> Result<Steps, Refusal> {
+    fn destination_edit(&self, edit: &DestinationEdit) -> Result<Draft, Refusal> {
         let before = self.service(edit.service)?;
         let mut after = Service::clone(before);
         let destination = find(&mut after, edit.address)?;
@@ -222,21 +308,21 @@ impl Desired {
         destination.method = edit.method.unwrap_or(destination.method);
         destination.upper_threshold = edit.upper_threshold.unwrap_or(destination.upper_threshold);
         destination.lower_threshold = edit.lower_threshold.unwrap_or(destination.lower_threshold);
-        destination.check()?;
-        Ok(one(before, after))
+        destination.check(edit.service)?;
+        Ok(Draft::edit(before, after))
     }
 
-    fn destination_delete(&self, delete: &DestinationDelete) -> Result<Steps, Refusal> {
+    fn destination_delete(&self, delete: &DestinationDelete) -> Result<Draft, Refusal> {
         let before = self.service(delete.service)?;
         let mut after = Service::clone(before);
         let position = after
             .position(delete.address)
             .ok_or(Refusal::NoDestination { service: delete.service, server: delete.address })?;
         after.destinations.remove(position);
-        Ok(one(before, after))
+        Ok(Draft::edit(before, after))
     }
 
-    fn apply(&self, apply: &Apply) -> Result<Steps, Refusal> {
+    fn apply(&self, apply: &Apply) -> Result<Draft, Refusal> {
         if let Some(expected) = apply.expected_revision.filter(|expected| *expected != self.revision) {
             return Err(Refusal::Revision { expected, actual: self.revision });
         }
@@ -246,10 +332,25 @@ impl Desired {
             let within =
                 |refusal| Refusal::InSet { path: format!("services[{index}]"), refusal: Box::new(refusal) };
             let service = build(spec, &mut notes).map_err(within)?;
-            if target.insert(spec.key(), service).is_some() {
-                return Err(within(Refusal::ServiceExists(spec.key())));
+            if target.insert(spec.key, service).is_some() {
+                return Err(within(Refusal::ServiceExists(spec.key)));
             }
         }
+        if let Some(marks) = &apply.marks {
+            check_marks(marks)?;
+        }
+        Ok(Draft {
+            timeouts: apply.timeouts,
+            settings: apply.settings,
+            marks: apply.marks.as_ref().map(|marks| marks.iter().cloned().collect()),
+            notes,
+            dry_run: apply.dry_run,
+            ..self.replace_services(target)
+        })
+    }
+
+    /// These services and no others.
+    fn replace_services(&self, target: BTreeMap<ServiceKey, Service>) -> Draft {
         let gone = self.services.iter().filter(|(key, _)| !target.contains_key(key));
         let mut updates: Vec<Update> = gone
             .map(|(key, service)| Update { key: *key, before: Some(Arc::clone(service)), after: None })
@@ -259,16 +360,48 @@ impl Desired {
             before: self.services.get(&key).cloned(),
             after: Some(Arc::new(service)),
         }));
-        Ok((updates, notes, apply.dry_run))
+        Draft { updates, ..Draft::default() }
+    }
+
+    fn mark_add(&self, rule: &MarkRule) -> Result<Draft, Refusal> {
+        let marks: Vec<_> = self.marks.iter().chain([rule]).cloned().collect();
+        check_marks(&marks)?;
+        Ok(Draft { marks: Some(marks.into()), ..Draft::default() })
+    }
+
+    fn mark_delete(&self, rule: &MarkRule) -> Result<Draft, Refusal> {
+        if !self.marks.contains(rule) {
+            return Err(Refusal::NoMarkRule(rule.clone()));
+        }
+        let marks = self.marks.iter().filter(|held| *held != rule).cloned().collect();
+        Ok(Draft { marks: Some(marks), ..Draft::default() })
     }
 }
 
-/// Updates, notes, dry run.
-type Steps = (Vec<Update>, Vec<String>, bool);
+/// Each rule once, each a possible one, and not too many of them.
+fn check_marks(marks: &[MarkRule]) -> Result<(), Refusal> {
+    if marks.len() > MARK_RULES_MAX {
+        return Err(Refusal::MarkRulesFull(marks.len()));
+    }
+    for (index, rule) in marks.iter().enumerate() {
+        abilities::mark_rule()?;
+        rule.check()?;
+        if marks.iter().take(index).any(|earlier| earlier == rule) {
+            return Err(Refusal::MarkRuleExists(rule.clone()));
+        }
+    }
+    Ok(())
+}
 
-fn one(before: &Arc<Service>, after: Service) -> Steps {
-    let update = Update { key: after.key, before: Some(Arc::clone(before)), after: Some(Arc::new(after)) };
-    (vec![update], Vec::new(), false)
+impl Draft {
+    fn one(update: Update) -> Self {
+        Self { updates: vec![update], ..Self::default() }
+    }
+
+    fn edit(before: &Arc<Service>, after: Service) -> Self {
+        let key = after.key;
+        Self::one(Update { key, before: Some(Arc::clone(before)), after: Some(Arc::new(after)) })
+    }
 }
 
 fn find(service: &mut Service, server: Server) -> Result<&mut Destination, Refusal> {
@@ -278,11 +411,7 @@ fn find(service: &mut Service, server: Server) -> Result<&mut Destination, Refus
 }
 
 /// Adds a destination at the head of the list, where the kernel adds them.
-fn push(
-    service: &mut Service,
-    spec: &super::DestinationSpec,
-    notes: &mut Vec<String>,
-) -> Result<(), Refusal> {
+fn push(service: &mut Service, spec: &DestinationSpec, notes: &mut Vec<String>) -> Result<(), Refusal> {
     let destination = Destination::new(service, spec)?;
     let Endpoint { ip, port } = destination.server;
     if service.destinations.iter().any(|held| held.server == destination.server) {
@@ -290,7 +419,8 @@ fn push(
     }
     if let Some(written) = spec.address.port.filter(|written| *written != port) {
         notes.push(format!(
-            "{ip}: port {written} is ignored, direct routing delivers to the service's port {port}"
+            "{ip}: port {written} is ignored, {} delivers to the service's port {port}",
+            spec.method
         ));
     }
     service.destinations.insert(0, destination);

@@ -3,34 +3,25 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::{Endpoint, Netmask, Protocol, Server};
+use std::net::Ipv4Addr;
+
+use crate::address::{Endpoint, Protocol, Server};
 
 const BOUNDS: Bounds = Bounds { services: 8, destinations: 24 };
 
 fn key(last: u8, port: u16) -> ServiceKey {
-    ServiceKey { protocol: Protocol::Tcp, address: Endpoint { ip: [192, 168, 132, last].into(), port } }
+    ServiceKey::Address {
+        protocol: Protocol::Tcp,
+        address: Endpoint { ip: [192, 168, 132, last].into(), port },
+    }
 }
 
 fn service(last: u8) -> ServiceSpec {
-    let key = key(last, 80);
-    ServiceSpec {
-        protocol: key.protocol,
-        address: key.address,
-        scheduler: Scheduler::Rr,
-        persistent: 0,
-        netmask: None,
-        destination: Vec::new(),
-    }
+    ServiceSpec::new(key(last, 80), Scheduler::Rr)
 }
 
 fn destination(last: u8) -> DestinationSpec {
-    DestinationSpec {
-        address: Server { ip: [10, 0, 0, last].into(), port: None },
-        weight: 1,
-        method: Method::Direct,
-        upper_threshold: 0,
-        lower_threshold: 0,
-    }
+    DestinationSpec::new(Server { ip: [10, 0, 0, last].into(), port: None })
 }
 
 fn make(desired: &mut Desired, change: &Change) -> Result<Plan, Refusal> {
@@ -50,14 +41,7 @@ fn add_destination(to: u8, last: u8) -> Change {
 }
 
 fn edit_destination(to: u8, last: u8) -> DestinationEdit {
-    DestinationEdit {
-        service: key(to, 80),
-        address: destination(last).address,
-        weight: None,
-        method: None,
-        upper_threshold: None,
-        lower_threshold: None,
-    }
+    DestinationEdit::of(key(to, 80), destination(last).address)
 }
 
 fn delete_destination(to: u8, last: u8) -> Change {
@@ -98,6 +82,16 @@ fn the_newest_destination_is_first_an_edit_does_not_move_it_and_a_return_goes_to
     assert_eq!(listed(&desired, 254), [1, 3, 2]);
 }
 
+fn at(protocol: Protocol, address: &str) -> ServiceSpec {
+    let key = ServiceKey::Address { protocol, address: address.parse().unwrap() };
+    ServiceSpec { key, ..service(1) }
+}
+
+fn with_method(method: Method) -> Change {
+    let destination = DestinationSpec { method, ..destination(2) };
+    Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination })
+}
+
 #[test]
 fn refusals_carry_the_kernels_names_and_change_nothing() {
     let mut desired = state_with(&[1]);
@@ -126,10 +120,36 @@ fn refusals_carry_the_kernels_names_and_change_nothing() {
             "ERANGE",
         ),
         (Change::DestinationAdd(DestinationAdd { service: ours, destination: v6 }), "EINVAL"),
-        (add_service(ServiceSpec { address: "192.168.132.1:0".parse().unwrap(), ..service(1) }), "EINVAL"),
-        (add_service(ServiceSpec { netmask: Some(Netmask(24)), ..service(1) }), "EINVAL"),
-        (add_service(ServiceSpec { netmask: Some(Netmask(64)), persistent: 1, ..service(1) }), "EINVAL"),
-        (add_service(ServiceSpec { address: "224.0.0.1:80".parse().unwrap(), ..service(1) }), "EINVAL"),
+        (add_service(ServiceSpec { netmask: Some(ClientMask::Prefix(24)), ..service(1) }), "EINVAL"),
+        (
+            add_service(ServiceSpec { netmask: Some(ClientMask::Prefix(64)), persistent: 1, ..service(1) }),
+            "EINVAL",
+        ),
+        (add_service(ServiceSpec { persistent: TIMEOUT_MAX_S + 1, ..service(1) }), "ERANGE"),
+        (add_service(at(Protocol::Tcp, "224.0.0.1:80")), "EINVAL"),
+        (add_service(at(Protocol::Sctp, "192.168.132.1:80")), "EPROTONOSUPPORT"),
+        (with_method(Method::Masquerade), "EOPNOTSUPP"),
+        (with_method(Method::Tunnel(Tunnel::default())), "EOPNOTSUPP"),
+        (with_method(Method::Tunnel(Tunnel { kind: TunnelKind::Gue, ..Tunnel::default() })), "EINVAL"),
+        (
+            Change::DestinationEdit(DestinationEdit {
+                method: Some(Method::Masquerade),
+                ..edit_destination(254, 1)
+            }),
+            "EOPNOTSUPP",
+        ),
+        (
+            Change::TimeoutsSet(TimeoutsSet { tcp: Some(TIMEOUT_MAX_S + 1), ..TimeoutsSet::default() }),
+            "EINVAL",
+        ),
+        (Change::MarkRuleDelete(MarkRule::all(1)), "ENOENT"),
+        (
+            Change::Apply(Apply {
+                settings: Some(Settings { conn_reuse_mode: 4, ..Settings::default() }),
+                ..Apply::default()
+            }),
+            "EINVAL",
+        ),
         (Change::Apply(Apply { expected_revision: Some(9), ..Apply::default() }), "ESTALE"),
         (Change::Apply(Apply { services: vec![service(1), service(1)], ..Apply::default() }), "EEXIST"),
     ];
@@ -173,17 +193,85 @@ fn a_direct_servers_port_is_the_services_and_a_note_says_so() {
 #[test]
 fn editing_a_service_changes_only_what_is_named() {
     let mut desired = state_with(&[1]);
-    let nothing = ServiceEdit { service: key(254, 80), scheduler: None, persistent: None, netmask: None };
-    let edit = ServiceEdit { persistent: Some(120), netmask: Some(Netmask(24)), ..nothing };
+    let nothing = ServiceEdit::of(key(254, 80));
+    let edit = ServiceEdit { persistent: Some(120), netmask: Some(ClientMask::Prefix(24)), ..nothing };
     make(&mut desired, &Change::ServiceEdit(edit)).unwrap();
     let only_time = ServiceEdit { persistent: Some(60), ..nothing };
     make(&mut desired, &Change::ServiceEdit(only_time)).unwrap();
     let held = desired.service(key(254, 80)).unwrap();
-    assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, prefix: 24 }));
+    let mask = ClientMask::Ipv4(Ipv4Addr::new(255, 255, 255, 0));
+    assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, mask }));
     assert_eq!(held.scheduler, Scheduler::Rr);
     let none = ServiceEdit { persistent: Some(0), ..nothing };
     make(&mut desired, &Change::ServiceEdit(none)).unwrap();
     assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
+}
+
+#[test]
+fn a_mask_need_not_be_leading_bits_as_in_the_kernel() {
+    let mut desired = Desired::new(BOUNDS);
+    let odd = ServiceSpec { netmask: Some("0.0.0.24".parse().unwrap()), persistent: 1, ..service(1) };
+    make(&mut desired, &add_service(odd.clone())).unwrap();
+    assert_eq!(desired.to_specs(), [odd]);
+}
+
+#[test]
+fn a_service_on_every_port_needs_no_persistence() {
+    let mut desired = Desired::new(BOUNDS);
+    make(&mut desired, &add_service(at(Protocol::Tcp, "192.168.132.1:0"))).unwrap();
+    assert_eq!(desired.counts(), (1, 0));
+}
+
+#[test]
+fn a_flush_takes_all_services_and_leaves_timeouts_and_settings() {
+    let mut desired = state_with(&[1, 2]);
+    make(&mut desired, &add_service(service(1))).unwrap();
+    make(&mut desired, &Change::TimeoutsSet(TimeoutsSet { udp: Some(7), ..TimeoutsSet::default() })).unwrap();
+    let plan = make(&mut desired, &Change::ServiceFlush(ServiceFlush {})).unwrap();
+    assert_eq!((plan.changes.len(), desired.counts()), (2, (0, 0)));
+    assert_eq!(desired.timeouts(), Timeouts { udp: 7, ..Timeouts::default() });
+    assert!(make(&mut desired, &Change::ServiceFlush(ServiceFlush {})).unwrap().is_empty());
+}
+
+#[test]
+fn timeouts_and_settings_change_what_is_named_and_make_a_revision_only_then() {
+    let mut desired = Desired::new(BOUNDS);
+    let set = Change::TimeoutsSet(TimeoutsSet { tcp: Some(0), tcp_fin: Some(5), udp: None });
+    let plan = make(&mut desired, &set).unwrap();
+    assert_eq!(plan.changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["~ timeouts tcp_fin 5"]);
+    assert_eq!((desired.timeouts().tcp, desired.timeouts().tcp_fin, desired.revision()), (900, 5, 1));
+    assert!(make(&mut desired, &set).unwrap().is_empty());
+
+    let edit = SettingsEdit::default().with("expire_nodest_conn", "1").unwrap();
+    let plan = make(&mut desired, &Change::SettingsSet(edit.clone())).unwrap();
+    assert_eq!(plan.changes, [Change::SettingsSet(edit)]);
+    assert!(desired.settings().expire_nodest_conn);
+    assert_eq!(desired.revision(), 2);
+
+    let leave = Change::Apply(Apply::default());
+    assert!(make(&mut desired, &leave).unwrap().is_empty(), "what a set does not name stays");
+    let all = Apply {
+        timeouts: Some(Timeouts::default()),
+        settings: Some(Settings::default()),
+        marks: Some(Vec::new()),
+        ..Apply::default()
+    };
+    assert_eq!(make(&mut desired, &Change::Apply(all)).unwrap().changes.len(), 2);
+    assert_eq!((desired.timeouts(), desired.settings()), (Timeouts::default(), Settings::default()));
+}
+
+#[test]
+fn what_the_data_path_cannot_do_yet_is_refused() {
+    let mut desired = state_with(&[]);
+    let mark = ServiceKey::Mark { mark: 3.try_into().unwrap(), family: Family::Ipv4 };
+    for change in [
+        add_service(ServiceSpec { key: mark, ..service(1) }),
+        add_service(ServiceSpec { one_packet: true, ..service(1) }),
+        Change::ServiceEdit(ServiceEdit { one_packet: Some(true), ..ServiceEdit::of(key(254, 80)) }),
+        Change::MarkRuleAdd(MarkRule::all(1)),
+    ] {
+        assert_eq!(make(&mut desired, &change).unwrap_err().code().1, "EOPNOTSUPP", "{change}");
+    }
 }
 
 #[test]
@@ -217,12 +305,12 @@ fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (1_u8..5).prop_map(|s| add_service(service(s))),
         (1_u8..5).prop_map(|s| Change::ServiceDelete(ServiceDelete { service: key(s, 80) })),
+        (0_u8..1).prop_map(|_| Change::ServiceFlush(ServiceFlush {})),
         ((1_u8..5), 0_usize..4, prop::option::of(0_u32..3)).prop_map(|(s, scheduler, persistent)| {
             Change::ServiceEdit(ServiceEdit {
-                service: key(s, 80),
                 scheduler: Some(Scheduler::ALL[scheduler]),
                 persistent,
-                netmask: None,
+                ..ServiceEdit::of(key(s, 80))
             })
         }),
         ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| add_destination(s, d)),
@@ -248,9 +336,9 @@ fn model_step(model: &mut Model, change: &Change) -> bool {
     let at = |model: &Model, wanted: ServiceKey| model.iter().position(|entry| entry.0 == wanted);
     match change {
         Change::ServiceAdd(add) => {
-            let free = at(model, add.service.key()).is_none();
+            let free = at(model, add.service.key).is_none();
             if free {
-                model.push((add.service.key(), add.service.scheduler, add.service.persistent, Vec::new()));
+                model.push((add.service.key, add.service.scheduler, add.service.persistent, Vec::new()));
             }
             free
         }
@@ -288,7 +376,15 @@ fn model_step(model: &mut Model, change: &Change) -> bool {
             }
             good
         }),
-        Change::Apply(_) => false,
+        Change::ServiceFlush(_) => {
+            model.clear();
+            true
+        }
+        Change::TimeoutsSet(_)
+        | Change::SettingsSet(_)
+        | Change::MarkRuleAdd(_)
+        | Change::MarkRuleDelete(_)
+        | Change::Apply(_) => false,
     }
 }
 

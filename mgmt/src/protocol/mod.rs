@@ -9,11 +9,12 @@ mod status;
 
 pub use fault::{Fault, FaultKind};
 pub use request::{
-    ConnectionQuery, EventQuery, METHODS, Method, PAGE_MAX, Request, ServicePageQuery, ServiceQuery, parse,
+    ConnectionQuery, CountersZero, EventQuery, METHODS, Method, PAGE_MAX, Request, ServicePageQuery,
+    ServiceQuery, parse,
 };
 pub use state::{
-    Changed, Configuration, ConnectionEntry, ConnectionPage, DestinationList, DestinationState, Event,
-    EventPage, ServicePage, ServiceState,
+    Changed, Configuration, ConnectionEntry, ConnectionPage, DestinationList, DestinationState,
+    EntryProtocol, Event, EventPage, ServicePage, ServiceState, Traffic, Zeroed,
 };
 pub use status::{Count, DestinationStats, Latency, MemoryUse, PortStatus, Stats, Status, WorkerStatus};
 
@@ -62,6 +63,8 @@ pub enum Response {
     Events(EventPage),
     /// To every change.
     Changed(Changed),
+    /// To `counters.zero`.
+    Zeroed(Zeroed),
 }
 
 #[cfg(test)]

@@ -39,10 +39,16 @@ pub const METHODS: &[Method] = &[
     change("service.add"),
     change("service.edit"),
     change("service.delete"),
+    change("service.flush"),
     look("destination.list"),
     change("destination.add"),
     change("destination.edit"),
     change("destination.delete"),
+    change("timeouts.set"),
+    change("settings.set"),
+    change("mark.add"),
+    change("mark.delete"),
+    change("counters.zero"),
     change("config.apply"),
     look("config.get"),
     look("connection.list"),
@@ -67,6 +73,15 @@ pub struct ServicePageQuery {
 pub struct ServiceQuery {
     /// Whose destinations.
     pub service: ServiceKey,
+}
+
+/// Parameters of `counters.zero`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountersZero {
+    /// Whose counters, its destinations' included; absent: all, and the totals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceKey>,
 }
 
 /// Parameters of `connection.list`.
@@ -116,7 +131,9 @@ pub enum Request {
     ConnectionList(ConnectionQuery),
     /// `events.list`
     EventsList(EventQuery),
-    /// Every method that changes something.
+    /// `counters.zero`
+    CountersZero(CountersZero),
+    /// Every method that changes the desired state.
     Change {
         /// What.
         change: Box<Change>,
@@ -137,13 +154,19 @@ impl Request {
             Self::ConfigGet => "config.get",
             Self::ConnectionList(_) => "connection.list",
             Self::EventsList(_) => "events.list",
+            Self::CountersZero(_) => "counters.zero",
             Self::Change { change, .. } => match **change {
                 Change::ServiceAdd(_) => "service.add",
                 Change::ServiceEdit(_) => "service.edit",
                 Change::ServiceDelete(_) => "service.delete",
+                Change::ServiceFlush(_) => "service.flush",
                 Change::DestinationAdd(_) => "destination.add",
                 Change::DestinationEdit(_) => "destination.edit",
                 Change::DestinationDelete(_) => "destination.delete",
+                Change::TimeoutsSet(_) => "timeouts.set",
+                Change::SettingsSet(_) => "settings.set",
+                Change::MarkRuleAdd(_) => "mark.add",
+                Change::MarkRuleDelete(_) => "mark.delete",
                 Change::Apply(_) => "config.apply",
             },
         }
@@ -152,7 +175,7 @@ impl Request {
     /// Whether it takes an operator.
     #[must_use]
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Change { .. })
+        matches!(self, Self::Change { .. } | Self::CountersZero(_))
     }
 
     /// The line a client sends, without its line feed.
@@ -167,6 +190,7 @@ impl Request {
             Self::DestinationList(query) => serde_json::to_value(query)?,
             Self::ConnectionList(query) => serde_json::to_value(query)?,
             Self::EventsList(query) => serde_json::to_value(query)?,
+            Self::CountersZero(query) => serde_json::to_value(query)?,
             Self::Change { change, wait } => {
                 let mut params = serde_json::to_value(change)?["params"].take();
                 params["wait"] = (*wait).into();
@@ -249,6 +273,9 @@ fn typed(method: &str, params: Option<Value>) -> Result<Request, Fault> {
             format!("there is no method `{shown}`; there are {names}"),
         ));
     };
+    if known.name == "counters.zero" {
+        return read(params).map(Request::CountersZero);
+    }
     if known.changes {
         let wait = match params.remove("wait") {
             None => false,
@@ -259,6 +286,11 @@ fn typed(method: &str, params: Option<Value>) -> Result<Request, Fault> {
             "service.add" => Change::ServiceAdd(read(params)?),
             "service.edit" => Change::ServiceEdit(read(params)?),
             "service.delete" => Change::ServiceDelete(read(params)?),
+            "service.flush" => Change::ServiceFlush(read(params)?),
+            "timeouts.set" => Change::TimeoutsSet(read(params)?),
+            "settings.set" => Change::SettingsSet(read(params)?),
+            "mark.add" => Change::MarkRuleAdd(read(params)?),
+            "mark.delete" => Change::MarkRuleDelete(read(params)?),
             "destination.add" => Change::DestinationAdd(read(params)?),
             "destination.edit" => Change::DestinationEdit(read(params)?),
             "destination.delete" => Change::DestinationDelete(read(params)?),

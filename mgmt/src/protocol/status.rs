@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Traffic;
 use crate::address::Mac;
 use crate::desired::ServiceKey;
 
@@ -95,6 +96,9 @@ pub struct Stats {
     pub drops: Vec<Count>,
     /// Conservation: what came in less what went out, was dropped or is held. 0 at rest.
     pub imbalance: i64,
+    /// What the whole director forwarded.
+    #[serde(default)]
+    pub totals: Traffic,
     /// By service and destination.
     pub destinations: Vec<DestinationStats>,
     /// From a change's arrival to its publication.

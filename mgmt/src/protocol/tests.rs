@@ -1,17 +1,27 @@
 //! Requests there and back, and what is said about those that are none.
 
 use super::*;
-use crate::desired::{Apply, Change, ServiceDelete, ServiceKey};
+use crate::desired::{Apply, Change, MarkRule, ServiceDelete, ServiceKey, Settings, Timeouts};
 
 fn key() -> ServiceKey {
-    ServiceKey { protocol: crate::address::Protocol::Tcp, address: "192.168.132.254:80".parse().unwrap() }
+    ServiceKey::Address {
+        protocol: crate::address::Protocol::Tcp,
+        address: "192.168.132.254:80".parse().unwrap(),
+    }
 }
 
 fn requests() -> Vec<Request> {
     let change = |change| Request::Change { change: Box::new(change), wait: true };
     let params = [
-        r#"{"method":"service.add","params":{"service":{"protocol":"tcp","address":"1.2.3.4:80","scheduler":"rr","persistent":9,"netmask":24,"destination":[{"address":"1.2.3.5"}]}}}"#,
+        r#"{"method":"service.add","params":{"service":{"protocol":"tcp","address":"1.2.3.4:80","scheduler":"rr","persistent":9,"netmask":24,"one_packet":true,"scheduler_flags":["flag-2"],"destination":[{"address":"1.2.3.5"}]}}}"#,
         r#"{"method":"service.edit","params":{"service":{"protocol":"udp","address":"[::1]:53"},"scheduler":"wlc"}}"#,
+        r#"{"method":"service.edit","params":{"service":{"mark":3,"family":"ipv6"},"one_packet":false}}"#,
+        r#"{"method":"service.add","params":{"service":{"mark":3,"scheduler":"rr","destination":[{"address":"1.2.3.5","method":{"tunnel":{"kind":"gre"}}}]}}}"#,
+        r#"{"method":"service.flush","params":{}}"#,
+        r#"{"method":"timeouts.set","params":{"tcp":900,"udp":0}}"#,
+        r#"{"method":"settings.set","params":{"sloppy_tcp":true}}"#,
+        r#"{"method":"mark.add","params":{"mark":3,"protocol":"tcp","destination":"1.2.3.0/24","destination_ports":"80-443","port":"eth0"}}"#,
+        r#"{"method":"mark.delete","params":{"mark":3}}"#,
         r#"{"method":"service.delete","params":{"service":{"protocol":"udp","address":"[::1]:53"}}}"#,
         r#"{"method":"destination.add","params":{"service":{"protocol":"tcp","address":"1.2.3.4:80"},"destination":{"address":"1.2.3.5:80","weight":0}}}"#,
         r#"{"method":"destination.edit","params":{"service":{"protocol":"tcp","address":"1.2.3.4:80"},"address":"1.2.3.5","weight":7}}"#,
@@ -20,7 +30,16 @@ fn requests() -> Vec<Request> {
     let mut all: Vec<Request> =
         params.iter().map(|text| change(serde_json::from_str::<Change>(text).unwrap())).collect();
     all.extend([
-        change(Change::Apply(Apply { expected_revision: Some(3), dry_run: true, services: Vec::new() })),
+        change(Change::Apply(Apply {
+            expected_revision: Some(3),
+            dry_run: true,
+            timeouts: Some(Timeouts::default()),
+            settings: Some(Settings::default()),
+            marks: Some(vec![MarkRule::all(1)]),
+            ..Apply::default()
+        })),
+        Request::CountersZero(CountersZero::default()),
+        Request::CountersZero(CountersZero { service: Some(key()) }),
         change(Change::ServiceDelete(ServiceDelete { service: key() })),
         Request::Status,
         Request::Stats,
@@ -104,6 +123,48 @@ fn every_fault_says_what_is_wrong_and_where() {
             None,
         ),
         (
+            r#"{"jsonrpc":"2.0","id":1,"method":"service.flush","params":{"all":true}}"#,
+            FaultKind::InvalidParameters,
+            "unknown field `all`",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"counters.zero","params":{"service":{"mark":0}}}"#,
+            FaultKind::InvalidParameters,
+            "nonzero",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"counters.zero","params":{"wait":true}}"#,
+            FaultKind::InvalidParameters,
+            "unknown field `wait`",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"timeouts.set","params":{"tcp":-1}}"#,
+            FaultKind::InvalidParameters,
+            "-1",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"timeouts.set","params":{"tcp_est":1}}"#,
+            FaultKind::InvalidParameters,
+            "unknown field `tcp_est`",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"settings.set","params":{"sloppy":true}}"#,
+            FaultKind::InvalidParameters,
+            "there is no such setting; there are",
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"mark.add","params":{"mark":1,"source":"10.0.0.0"}}"#,
+            FaultKind::InvalidParameters,
+            "write 10.0.0.0/24",
+            None,
+        ),
+        (
             r#"{"jsonrpc":"2.0","id":1,"method":"connection.list","params":{"limit":1001}}"#,
             FaultKind::InvalidParameters,
             "1 to 1000",
@@ -138,6 +199,8 @@ fn the_page_names_every_method_and_every_failure() {
         "no_service",
         "no_destination",
         "no_scheduler",
+        "no_mark_rule",
+        "not_supported",
         "out_of_range",
         "invalid",
         "full",

@@ -11,11 +11,11 @@ use super::*;
 use crate::address::{Endpoint, Mac, Protocol, Server};
 use crate::config::{self, Neighbour};
 use crate::desired::{
-    Apply, Bounds, Desired, DestinationAdd, DestinationDelete, DestinationEdit, Method, Refusal, Scheduler,
+    Apply, Bounds, Desired, DestinationAdd, DestinationDelete, DestinationEdit, Refusal, Scheduler,
     ServiceAdd, ServiceDelete,
 };
 
-type Spec = crate::desired::ServiceSpec;
+type Spec = desired::ServiceSpec;
 
 /// Servers whose address ends in 1 to 9 have a MAC address, which ends the same.
 fn network() -> Network {
@@ -102,20 +102,15 @@ impl Pair {
 fn specs(services: u16, each: u8) -> Vec<Spec> {
     let one = |number: u16| {
         let [high, low] = number.to_be_bytes();
-        let destination = |last: u8| crate::desired::DestinationSpec {
-            address: Server { ip: [172, high, low, last].into(), port: None },
-            weight: 1,
-            method: Method::Direct,
-            upper_threshold: 0,
-            lower_threshold: 0,
-        };
-        Spec {
+        let address = |last: u8| Server { ip: [172, high, low, last].into(), port: None };
+        let key = ServiceKey::Address {
             protocol: Protocol::Tcp,
             address: Endpoint { ip: [10, high, low, 1].into(), port: 80 },
-            scheduler: Scheduler::Wrr,
+        };
+        Spec {
             persistent: u32::from(number % 2),
-            netmask: None,
-            destination: (1..=each).map(destination).collect(),
+            destination: (1..=each).map(address).map(desired::DestinationSpec::new).collect(),
+            ..Spec::new(key, Scheduler::Wrr)
         }
     };
     (0..services).map(one).collect()
@@ -131,22 +126,16 @@ fn snapshots_say_what_the_desired_state_says_through_every_kind_of_change() {
     let all = specs(6, 3);
     let snapshot = pair.make(&apply(all.clone())).unwrap();
     pair.agree(&snapshot);
-    let key = all[2].key();
+    let key = all[2].key;
     let address = all[2].destination[0].address;
     let first_slot = pair.slot(key, &pair.desired.service(key).unwrap().destinations[2]).unwrap();
-    let edit = DestinationEdit {
-        service: key,
-        address,
-        weight: Some(0),
-        method: None,
-        upper_threshold: Some(9),
-        lower_threshold: None,
-    };
+    let edit =
+        DestinationEdit { weight: Some(0), upper_threshold: Some(9), ..DestinationEdit::of(key, address) };
     let changes = [
         Change::DestinationEdit(edit),
         Change::DestinationDelete(DestinationDelete { service: key, address }),
         Change::DestinationAdd(DestinationAdd { service: key, destination: all[2].destination[0] }),
-        Change::ServiceDelete(ServiceDelete { service: all[0].key() }),
+        Change::ServiceDelete(ServiceDelete { service: all[0].key }),
         apply(all[1..5].iter().rev().cloned().collect()),
         apply(all.clone()),
     ];
@@ -180,7 +169,7 @@ fn a_plan_that_does_not_fit_changes_nothing() {
     assert_eq!(pair.desired.counts(), (0, 0));
     let one = Change::ServiceAdd(ServiceAdd { service: others[0].clone() });
     assert!(pair.make(&one).is_err());
-    assert!(pair.compiler.lookup().service(&key_of(others[0].key())).is_none(), "half a service is left");
+    assert!(pair.compiler.lookup().service(&key_of(others[0].key)).is_none(), "half a service is left");
     assert!(pair.compiler.ways.is_empty());
     let snapshot = pair.make(&apply(all)).unwrap();
     pair.agree(&snapshot);
@@ -191,7 +180,7 @@ fn destinations_that_go_take_their_ways_along() {
     let mut pair = Pair::new(16, 64);
     pair.make(&apply(specs(3, 2))).unwrap();
     assert_eq!(pair.compiler.ways.len(), 6);
-    let service = specs(3, 2)[0].key();
+    let service = specs(3, 2)[0].key;
     pair.make(&Change::ServiceDelete(ServiceDelete { service })).unwrap();
     assert_eq!(pair.compiler.ways.len(), 4);
     pair.make(&apply(Vec::new())).unwrap();
@@ -208,16 +197,9 @@ fn one_change_among_ten_thousand_services_is_no_rebuild() {
     let whole = start.elapsed();
     let mut times = Vec::new();
     for (round, spec) in all.iter().step_by(50).enumerate() {
-        let service = spec.key();
+        let service = spec.key;
         let address = spec.destination[round % 5].address;
-        let weight = DestinationEdit {
-            service,
-            address,
-            weight: Some(2),
-            method: None,
-            upper_threshold: None,
-            lower_threshold: None,
-        };
+        let weight = DestinationEdit { weight: Some(2), ..DestinationEdit::of(service, address) };
         let changes = [
             Change::DestinationEdit(weight),
             Change::DestinationDelete(DestinationDelete { service, address }),

@@ -1,0 +1,39 @@
+//! What the data path can do: the one place that refuses what it cannot do yet.
+
+use super::{Method, Refusal, ServiceKey};
+use crate::address::Protocol;
+
+/// # Errors
+///
+/// A protocol that is not forwarded, or a mark.
+pub(super) fn key(key: ServiceKey) -> Result<(), Refusal> {
+    match key {
+        ServiceKey::Address { protocol: Protocol::Tcp | Protocol::Udp, .. } => Ok(()),
+        ServiceKey::Address { protocol, .. } => Err(Refusal::NoProtocol(protocol)),
+        ServiceKey::Mark { .. } => Err(Refusal::NotYet("services of a firewall mark")),
+    }
+}
+
+/// # Errors
+///
+/// A forwarding method other than direct routing.
+pub(super) fn method(method: Method) -> Result<(), Refusal> {
+    match method {
+        Method::Direct => Ok(()),
+        Method::Masquerade | Method::Tunnel(_) => Err(Refusal::NoMethod(method)),
+    }
+}
+
+/// # Errors
+///
+/// Scheduling each packet of its own.
+pub(super) fn one_packet(one_packet: bool) -> Result<(), Refusal> {
+    if one_packet { Err(Refusal::NotYet("one-packet scheduling")) } else { Ok(()) }
+}
+
+/// # Errors
+///
+/// Any mark rule.
+pub(super) fn mark_rule() -> Result<(), Refusal> {
+    Err(Refusal::NotYet("a mark rule"))
+}
