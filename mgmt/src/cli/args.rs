@@ -1,5 +1,6 @@
 //! The command line of `uvsctl`. Short options are ipvsadm's.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -65,6 +66,18 @@ pub(super) enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Run a program of LVS's own (ipvsadm, keepalived, ldirectord) on this director
+    ///
+    /// It is run with libuvs_ipvs.so preloaded and finds uvsd where it looks for the kernel's IPVS, as does everything
+    /// that it starts. The endpoint is ipvs.sock beside the control socket (--socket), unless UVS_IPVS_SOCKET names
+    /// another; the library is looked for beside uvsctl, in ../lib/uvs and in /usr/lib/uvs, unless UVS_IPVS_LIBRARY names
+    /// it.
+    #[command(override_usage = "uvsctl exec [--socket PATH] -- COMMAND [ARGUMENT]...")]
+    Exec {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
     },
     /// What happened last
     Events {

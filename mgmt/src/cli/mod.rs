@@ -3,10 +3,12 @@
 //! Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no director to talk to.
 
 mod args;
+mod exec;
 mod show;
 mod table;
 
 pub use args::Arguments;
+pub use exec::ExecError;
 
 use std::io::{self, Write};
 
@@ -28,6 +30,9 @@ pub enum Failure {
     /// The file for `config apply` is wrong.
     #[error("{0}")]
     File(config::Findings),
+    /// A command could not be run.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
     /// A command line that clap cannot judge.
     #[error("{0}")]
     Usage(String),
@@ -46,6 +51,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Client(ClientError::Connect { .. }) => 3,
+            Self::Exec(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -96,6 +102,7 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
             session.connections(&query, *limit)
         }
         Command::Config { command } => session.config(command),
+        Command::Exec { command } => Err(exec::exec(&arguments.socket, command)),
         Command::Events { since, limit } => {
             let query = EventQuery { since: *since, limit: limit.map(|limit| limit.clamp(1, PAGE_MAX)) };
             let page = session.connect()?.events(query)?;

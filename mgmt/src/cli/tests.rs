@@ -84,6 +84,17 @@ fn a_missing_director_is_exit_code_3() {
 }
 
 #[test]
+fn a_command_to_run_keeps_its_own_options() {
+    for line in ["uvsctl exec -- ipvsadm -L -n --json", "uvsctl exec ipvsadm -L -n --json"] {
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        assert!(!arguments.json, "{line}");
+        let Command::Exec { command } = arguments.command else { panic!("{line}") };
+        assert_eq!(command, ["ipvsadm", "-L", "-n", "--json"]);
+    }
+    assert_eq!(Arguments::try_parse_from(["uvsctl", "exec", "--"]).unwrap_err().exit_code(), 2);
+}
+
+#[test]
 fn status_and_stats_are_readable() {
     let status = Status {
         version: "0.1.0".into(),
