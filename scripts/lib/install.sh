@@ -6,6 +6,7 @@ COMMANDS=(
     gcc:gcc pkg-config:pkg-config python3:python3 jq:jq curl:curl shellcheck:shellcheck
     ip:iproute2 ifconfig:net-tools ping:iputils-ping arping:iputils-arping ethtool:ethtool nft:nftables
     tcpdump:tcpdump nginx:nginx-light wrk:wrk ps:procps taskset:util-linux dpdk-testpmd:dpdk-dev
+    ipvsadm:ipvsadm keepalived:keepalived ldirectord:ldirectord
 )
 
 install_missing() {
@@ -48,7 +49,10 @@ install_package() {
     if as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
         install --no-install-recommends "$1" >"$log" 2>&1 </dev/null; then
         good "$1 ($((($(now_ms) - started) / 1000)) s)"
-        [[ $1 != nginx-light ]] || stop_nginx_service
+        case $1 in
+            nginx-light) disable_service nginx ;;
+            ipvsadm | keepalived | ldirectord) disable_service "$1" ;;
+        esac
     else
         tail -n 15 "$log" | quote
         rm -f "$log"
@@ -58,7 +62,7 @@ install_package() {
     rm -f "$log"
 }
 
-# The lab runs its own nginx in its own namespaces; installing the package must not open port 80 of this machine.
+# The labs run their own nginx and keepalived in their own namespaces; installing the packages must not start them here.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_IS_OURS=''
 
@@ -77,10 +81,11 @@ allow_service_starts() {
     trap - EXIT
 }
 
-stop_nginx_service() {
+# Nor shall a service that came with a package start with this machine.
+disable_service() {
     if [[ -d /run/systemd/system ]]; then
-        as_root systemctl disable --now nginx >/dev/null 2>&1 || true
+        as_root systemctl disable --now "$1" >/dev/null 2>&1 || true
     else
-        as_root update-rc.d nginx disable >/dev/null 2>&1 || true
+        as_root update-rc.d "$1" disable >/dev/null 2>&1 || true
     fi
 }
