@@ -1,23 +1,20 @@
 //! The publisher: the one thread that changes what workers read.
 
 use super::backend::Message;
-use super::compile::Compiler;
 use super::events::Events;
 use super::latency::Latencies;
-use super::listing::Servers;
-use super::network::Network;
 use crate::control::Peer;
-use crate::desired::{Apply, Change, Desired, Plan};
+use crate::desired::{Apply, Change};
 use crate::instance::Placement;
+use crate::management::{Management, View};
 use crate::mirror::{Mirror, MirrorEvent};
 use crate::protocol::{Changed, Fault, FaultKind, Request, Response};
 use crate::twin::ExceptionHandle;
 use dataplane::engine::Event;
-use dataplane::id::{DestinationSlot, PortId, ServiceSlot};
+use dataplane::id::{DestinationSlot, PortId};
 use dataplane::rcu::{MAXIMUM_RETIRED, Publisher};
 use dataplane::snapshot::Snapshot;
-use dataplane::snapshot::editor::Cursors;
-use dataplane::worker::Runtime;
+use dataplane::worker::{Clock, Runtime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -47,14 +44,12 @@ pub(super) enum Ended {
 /// Everything the publisher thread owns.
 #[derive(Debug)]
 pub(super) struct Director {
-    pub(super) desired: Desired,
-    pub(super) compiler: Compiler,
-    pub(super) network: Network,
+    pub(super) management: Management,
     pub(super) publisher: Publisher<Snapshot>,
     pub(super) runtime: Runtime,
     pub(super) mirror: Option<Mirror>,
     pub(super) exception: Option<ExceptionHandle>,
-    pub(super) servers: Servers,
+    pub(super) clock: Clock,
     pub(super) revision: Arc<AtomicU64>,
     pub(super) events: Events,
     pub(super) latencies: Latencies,
@@ -64,18 +59,8 @@ pub(super) struct Director {
     pub(super) warnings: Vec<String>,
     /// The ports as configured: what their twins are given again when the kernel forgets it.
     pub(super) twins: Vec<crate::config::Port>,
-    pub(super) baselines: super::report::Baselines,
     pub(super) loads: super::report::Loads,
     pub(super) housekept: Instant,
-}
-
-/// Where workers' cursors stand, for the editor.
-struct WorkerCursors<'a>(&'a dataplane::engine::Shared);
-
-impl Cursors for WorkerCursors<'_> {
-    fn stands_on(&self, service: ServiceSlot, position: u32) -> bool {
-        self.0.cursor_on(service, position)
-    }
 }
 
 impl Director {
@@ -121,7 +106,7 @@ impl Director {
             self.housekept = Instant::now();
             self.housekeep();
         }
-        if self.compiler.lookup().changed() {
+        if self.management.changed() {
             self.publish();
         }
     }
@@ -129,21 +114,18 @@ impl Director {
     /// A packet waits for this destination's next hop.
     fn hurry(&self, slot: DestinationSlot) {
         if let (Some(mirror), Some((port, address))) =
-            (&self.mirror, self.compiler.way(slot).and_then(|way| way.hop))
+            (&self.mirror, self.management.way(slot).and_then(|way| way.hop))
         {
             mirror.resolve_once(port, address);
         }
     }
 
     fn housekeep(&mut self) {
-        let shared = self.runtime.shared();
         let passed = self.passed();
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let done =
-            self.compiler.editor().housekeep(now, &shared.destinations, &WorkerCursors(shared), passed);
-        for slot in done.destinations {
-            self.servers.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&slot);
-        }
+        let shared = self.runtime.shared();
+        self.management.housekeep(now, shared, passed);
+        self.management.tick_rates(now, shared);
         self.loads.measure(&self.runtime);
         self.latencies.collect_bursts(&self.runtime);
     }
@@ -161,10 +143,10 @@ impl Director {
             // Of several in the queue the first brings the latest.
             MirrorEvent::View(_) => return self.look_at_network(),
             MirrorEvent::TwinChanged { port, mac, mtu } => {
-                let name = self.network.port_name(port).to_owned();
+                let name = self.management.network().port_name(port).to_owned();
                 let text = match self.runtime.set_mac(port, mac) {
                     Ok(()) => {
-                        self.network.set_port_mac(port, mac);
+                        self.management.network_mut().set_port_mac(port, mac);
                         format!(
                             "{name}: the twin's address is {}, its MTU {mtu}; the port follows",
                             crate::address::Mac(mac)
@@ -186,17 +168,17 @@ impl Director {
     /// Takes over the mirror's latest view, told of it or not: a full queue loses the telling.
     fn look_at_network(&mut self) {
         let Some(view) = self.mirror.as_ref().map(Mirror::view) else { return };
-        if view.revision != self.network.view_revision() {
-            for port in self.network.came_up(&view) {
+        if view.revision != self.management.network().view_revision() {
+            for port in self.management.network().came_up(&view) {
                 self.restore_twin(port, "came up again");
             }
-            self.network.set_view(view);
+            self.management.network_mut().set_view(view);
             self.follow();
         }
     }
 
     fn follow(&mut self) {
-        self.compiler.follow(&self.network);
+        self.management.follow();
         self.want_hops();
     }
 
@@ -215,13 +197,13 @@ impl Director {
     }
 
     pub(super) fn want_hops(&mut self) {
-        if let (Some(mirror), Some(hops)) = (&self.mirror, self.compiler.take_hops()) {
+        if let (Some(mirror), Some(hops)) = (&self.mirror, self.management.take_hops()) {
             mirror.want(hops);
         }
     }
 
     pub(super) fn event(&mut self, kind: &str, text: String) {
-        self.events.add(kind, self.desired.revision(), text);
+        self.events.add(kind, self.management.desired().revision(), text);
     }
 
     /// Hands the next snapshot to the workers. `false`: too many are retired already; the next tick tries again.
@@ -230,12 +212,10 @@ impl Director {
         if self.publisher.retired() >= MAXIMUM_RETIRED {
             return false;
         }
-        if self.publisher.publish(self.compiler.publish()).is_err() {
+        if self.publisher.publish(self.management.snapshot()).is_err() {
             return false;
         }
-        for change in self.compiler.editor().take_threshold_changes() {
-            change.apply(&self.runtime.shared().destinations);
-        }
+        self.management.published(self.runtime.shared());
         let start = Instant::now();
         if self.publisher.wait_passed(self.publisher.revision(), GRACE) {
             self.latencies.grace(start.elapsed());
@@ -260,13 +240,18 @@ impl Director {
             }
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
-            Request::ServiceList(query) => Ok(Response::Services(self.services(query))),
-            Request::DestinationList(query) => self.destinations(query.service).map(Response::Destinations),
-            Request::ConfigGet => Ok(Response::Configuration(self.configuration())),
-            Request::CountersZero(_) => Err(Fault::new(FaultKind::Internal, "counters cannot be zeroed yet")),
             Request::EventsList(query) => Ok(Response::Events(self.events.page(query))),
-            Request::ConnectionList(_) => {
-                Err(Fault::new(FaultKind::Internal, "connections are listed by the client's own thread"))
+            Request::CountersZero(zero) => {
+                let zeroed = self.management.zero(zero, self.runtime.shared())?;
+                let what = zero.service.map_or_else(|| "all".to_owned(), |service| service.to_string());
+                let text = format!("counters of {what} are zero (uid {} pid {})", peer.uid, peer.pid);
+                self.event("change", text);
+                Ok(Response::Zeroed(zeroed))
+            }
+            request => {
+                let shared = self.runtime.shared();
+                let view = View { shared, tables: self.runtime.connections(), now: self.clock.now() };
+                self.management.answer(&request, &view)
             }
         }
     }
@@ -274,9 +259,9 @@ impl Director {
     /// Checks, compiles and publishes one change: all of it or nothing.
     pub(super) fn change(&mut self, change: &Change, wait: bool) -> Result<Changed, Fault> {
         let start = Instant::now();
-        let plan = self.desired.prepare(change)?;
+        let plan = self.management.prepare(change)?;
         if plan.dry_run || plan.is_empty() {
-            return Ok(self.changed(plan, None));
+            return self.management.make(plan, self.runtime.shared());
         }
         self.publisher.reclaim();
         if self.publisher.retired() >= MAXIMUM_RETIRED {
@@ -287,28 +272,20 @@ impl Director {
             );
             return Err(Fault::new(FaultKind::Busy, text));
         }
-        self.compiler.apply(&plan, &self.network).map_err(|error| Fault {
-            name: "full",
-            errno: Some("ENOMEM"),
-            ..Fault::new(FaultKind::Refused, error.to_string())
-        })?;
-        self.desired.commit(&plan);
-        self.remember_servers(&plan);
-        self.revision.store(self.desired.revision(), Relaxed);
+        let mut changed = self.management.make(plan, self.runtime.shared())?;
+        self.revision.store(changed.revision, Relaxed);
         self.publisher_publish(start);
         self.want_hops();
-        let waited = wait.then(|| self.wait(start)).transpose()?;
-        Ok(self.changed(plan, waited))
+        changed.waited_us = wait.then(|| self.wait(start)).transpose()?;
+        Ok(changed)
     }
 
     fn publisher_publish(&mut self, start: Instant) {
-        let snapshot = self.compiler.publish();
+        let snapshot = self.management.snapshot();
         // There was room a moment ago, and only this thread publishes.
         let published = self.publisher.publish(snapshot);
         self.latencies.apply(start.elapsed());
-        for change in self.compiler.editor().take_threshold_changes() {
-            change.apply(&self.runtime.shared().destinations);
-        }
+        self.management.published(self.runtime.shared());
         if published.is_ok() {
             let start = Instant::now();
             if self.publisher.wait_passed(self.publisher.revision(), GRACE) {
@@ -338,35 +315,8 @@ impl Director {
         ))
     }
 
-    fn changed(&self, plan: Plan, waited_us: Option<u64>) -> Changed {
-        Changed {
-            // A dry run leaves the present one.
-            revision: self.desired.revision(),
-            changed: !plan.updates.is_empty(),
-            dry_run: plan.dry_run,
-            changes: plan.changes,
-            notes: plan.notes,
-            waited_us,
-        }
-    }
-
-    /// Listings show templates' servers by slot.
-    fn remember_servers(&mut self, plan: &Plan) {
-        let mut servers = self.servers.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for service in plan.updates.iter().filter_map(|update| update.after.as_ref()) {
-            let key = super::compile::key_of(service.key);
-            for destination in &service.destinations {
-                let server = destination.server;
-                if let Some(found) = self.compiler.lookup().find_destination(&key, server.ip, server.port) {
-                    servers.insert(found.slot, server);
-                    self.baselines.note(&found, &self.runtime.shared().destinations);
-                }
-            }
-        }
-    }
-
-    /// Makes the services of a configuration the desired state.
-    pub(super) fn apply(&mut self, services: Vec<crate::desired::ServiceSpec>) -> Result<Changed, Fault> {
-        self.change(&Change::Apply(Apply { services, ..Apply::default() }), false)
+    /// Makes a configuration the desired state.
+    pub(super) fn apply(&mut self, wanted: Apply) -> Result<Changed, Fault> {
+        self.change(&Change::Apply(wanted), false)
     }
 }

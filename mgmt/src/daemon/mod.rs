@@ -4,12 +4,10 @@
 //! there before anybody is asked for; virtual addresses come last, once packets to them can be forwarded, and go first.
 
 mod backend;
-mod compile;
 mod director;
 mod events;
 mod latency;
 mod listing;
-mod network;
 mod report;
 mod start;
 mod twins;
@@ -130,7 +128,7 @@ fn listen_for_signals(mut signals: Signals, queue: SyncSender<Message>) -> Resul
 fn reload(director: &mut director::Director, layers: &Layers) {
     match config::load(layers) {
         Ok(loaded) => {
-            let outcome = director.apply(loaded.config.service);
+            let outcome = director.apply(start::wanted(&loaded.config));
             let text = match outcome {
                 Ok(changed) => {
                     director.made("change", &changed.changes, "reload");

@@ -1,48 +1,14 @@
-//! What `status`, `stats` and the listings of services say.
+//! What `status` and `stats` say.
 
-use super::compile::key_of;
 use super::director::Director;
-use super::network::describe;
 use crate::address::Mac;
-use crate::desired::{Service, ServiceKey};
-use crate::protocol::{
-    Configuration, Count, DestinationList, DestinationState, DestinationStats, Fault, MemoryUse, PAGE_MAX,
-    PortStatus, ServicePage, ServicePageQuery, ServiceState, Stats, Status, Traffic, WorkerStatus,
-};
-use dataplane::counters::{Counter, DestinationTable, DestinationTotals, DropReason};
-use dataplane::id::{DestinationSlot, PortId};
-use dataplane::snapshot::editor::Destination;
+use crate::management::count;
+use crate::protocol::{Count, MemoryUse, PortStatus, Stats, Status, WorkerStatus};
+use dataplane::counters::Counter;
+use dataplane::id::PortId;
 use dataplane::steering::Steering;
 use dataplane::worker::Runtime;
-use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-
-/// Counters of a slot that belonged to another destination before: what was there already is taken off.
-#[derive(Debug, Default)]
-pub(super) struct Baselines(HashMap<DestinationSlot, (u32, DestinationTotals)>);
-
-impl Baselines {
-    /// Notes a destination that was just given a slot.
-    pub(super) fn note(&mut self, destination: &Destination, table: &DestinationTable) {
-        let known = self.0.get(&destination.slot).map(|(incarnation, _)| *incarnation);
-        if known != Some(destination.incarnation) {
-            self.0.insert(destination.slot, (destination.incarnation, table.totals(destination.slot)));
-        }
-    }
-
-    fn since(&self, slot: DestinationSlot, totals: DestinationTotals) -> DestinationTotals {
-        let before = self.0.get(&slot).map(|(_, before)| *before).unwrap_or_default();
-        DestinationTotals {
-            connections: totals.connections.wrapping_sub(before.connections),
-            in_packets: totals.in_packets.wrapping_sub(before.in_packets),
-            in_bytes: totals.in_bytes.wrapping_sub(before.in_bytes),
-            out_packets: totals.out_packets.wrapping_sub(before.out_packets),
-            out_bytes: totals.out_bytes.wrapping_sub(before.out_bytes),
-            ..totals
-        }
-    }
-}
 
 /// How busy workers were between the last two measurements.
 #[derive(Debug, Default)]
@@ -74,13 +40,13 @@ impl Loads {
 
 impl Director {
     pub(super) fn status(&self) -> Status {
-        let (services, destinations) = self.desired.counts();
+        let (services, destinations) = self.management.desired().counts();
         let workers = self.workers();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            revision: self.desired.revision(),
+            revision: self.management.desired().revision(),
             services: services as u64,
             destinations: destinations as u64,
             connections: workers.iter().map(|worker| worker.connections).sum(),
@@ -183,44 +149,15 @@ impl Director {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let counters = &self.runtime.shared().counters;
-        let count = |name: &str, value, meaning: &str| Count {
-            name: name.to_owned(),
-            value,
-            meaning: meaning.to_owned(),
-        };
-        let sum = |counter: Counter| counters.iter().map(|one| one.get(counter)).sum();
-        let dropped = |reason: DropReason| counters.iter().map(|one| one.dropped(reason)).sum();
-        let mut counted: Vec<Count> = Counter::ALL
-            .iter()
-            .map(|counter| count(counter.label(), sum(*counter), counter.meaning()))
-            .collect();
-        let in_flight = counters.iter().map(|one| one.in_flight()).sum();
-        counted.push(count("in_flight", in_flight, "Packets parked or held as early fragments now."));
-        counted.extend(self.exception_counts());
-        counted.extend(self.mirror_counts());
-        counted.extend(self.port_counts());
+        let mut stats = self.management.stats(self.runtime.shared());
+        stats.counters.extend(self.exception_counts());
+        stats.counters.extend(self.mirror_counts());
+        stats.counters.extend(self.port_counts());
         Stats {
-            counters: counted,
-            drops: DropReason::ALL
-                .iter()
-                .map(|reason| count(reason.label(), dropped(*reason), reason.meaning()))
-                .collect(),
-            imbalance: counters.iter().map(|one| one.imbalance()).sum(),
-            totals: Traffic::default(),
-            destinations: self
-                .desired
-                .services()
-                .flat_map(|service| {
-                    let states = self.destination_states(service);
-                    states
-                        .into_iter()
-                        .map(|destination| DestinationStats { service: service.key, destination })
-                })
-                .collect(),
             apply: self.latencies.apply_summary(),
             grace_period: self.latencies.grace_summary(),
             burst: self.latencies.burst_summary(),
+            ..stats
         }
     }
 
@@ -247,12 +184,7 @@ impl Director {
                 "Times the carrier was dropped because a worker stood still.",
             ),
         ];
-        let count = |(name, value, meaning): (&str, u64, &str)| Count {
-            name: name.to_owned(),
-            value,
-            meaning: meaning.to_owned(),
-        };
-        figures.into_iter().map(count).collect()
+        figures.into_iter().map(|(name, value, meaning)| count(name, value, meaning)).collect()
     }
 
     fn mirror_counts(&self) -> Vec<Count> {
@@ -270,12 +202,7 @@ impl Director {
             ("next_hops_usable", stats.usable, "Of these, usable."),
             ("next_hops_asked", stats.asked, "Requests to resolve a next hop."),
         ];
-        let count = |(name, value, meaning): (&str, u64, &str)| Count {
-            name: name.to_owned(),
-            value,
-            meaning: meaning.to_owned(),
-        };
-        figures.into_iter().map(count).collect()
+        figures.into_iter().map(|(name, value, meaning)| count(name, value, meaning)).collect()
     }
 
     /// What the drivers counted: frames lost before the workers saw them.
@@ -288,93 +215,10 @@ impl Director {
             errors += stats.rx_errors;
             no_buffer += stats.rx_no_buffer;
         }
-        let count = |name: &str, value, meaning: &str| Count {
-            name: name.to_owned(),
-            value,
-            meaning: meaning.to_owned(),
-        };
         vec![
             count("nic_missed", missed, "Frames the NIC lost because receive queues were full."),
             count("nic_errors", errors, "Erroneous frames the NIC received."),
             count("nic_no_buffer", no_buffer, "Receive attempts without a packet buffer."),
         ]
-    }
-
-    fn destination_states(&self, service: &Service) -> Vec<DestinationState> {
-        service.destinations.iter().map(|destination| self.destination_state(service, destination)).collect()
-    }
-
-    fn destination_state(
-        &self,
-        service: &Service,
-        destination: &crate::desired::Destination,
-    ) -> DestinationState {
-        let server = destination.server;
-        let found = self.compiler.lookup().find_destination(&key_of(service.key), server.ip, server.port);
-        let table = &self.runtime.shared().destinations;
-        let totals =
-            found.map(|found| self.baselines.since(found.slot, table.totals(found.slot))).unwrap_or_default();
-        let way = found.and_then(|found| self.compiler.way(found.slot));
-        DestinationState {
-            address: server,
-            method: destination.method,
-            weight: destination.weight,
-            upper_threshold: destination.upper_threshold,
-            lower_threshold: destination.lower_threshold,
-            active: totals.active,
-            inactive: totals.inactive,
-            persistent: totals.templates,
-            overloaded: found.is_some_and(|found| table.shared(found.slot).overloaded.load(Relaxed)),
-            traffic: Traffic {
-                connections: totals.connections,
-                in_packets: totals.in_packets,
-                in_bytes: totals.in_bytes,
-                out_packets: totals.out_packets,
-                out_bytes: totals.out_bytes,
-                ..Traffic::default()
-            },
-            next_hop: way.map_or_else(
-                || "unknown".to_owned(),
-                |way| describe(way.next_hop, self.network.port_name(way.port)),
-            ),
-        }
-    }
-
-    fn service_state(&self, service: &Service) -> ServiceState {
-        let destinations = self.destination_states(service);
-        ServiceState {
-            key: service.key,
-            scheduler: service.scheduler,
-            scheduler_flags: service.scheduler_flags,
-            one_packet: service.one_packet,
-            persistent: service.persistence.map_or(0, |held| held.timeout_s),
-            netmask: service.persistence.map(|held| held.mask),
-            traffic: destinations.iter().fold(Traffic::default(), |sum, held| sum.plus(held.traffic)),
-            destinations,
-        }
-    }
-
-    pub(super) fn services(&self, query: ServicePageQuery) -> ServicePage {
-        let limit = query.limit.unwrap_or(PAGE_MAX) as usize;
-        let mut found = self.desired.services_after(query.after);
-        let services: Vec<_> =
-            found.by_ref().take(limit).map(|service| self.service_state(service)).collect();
-        let next = found.next().and_then(|_| services.last().map(|service| service.key));
-        ServicePage { revision: self.desired.revision(), services, next }
-    }
-
-    pub(super) fn destinations(&self, key: ServiceKey) -> Result<DestinationList, Fault> {
-        let service = self.desired.service(key)?;
-        Ok(DestinationList { service: key, destinations: self.destination_states(service) })
-    }
-
-    pub(super) fn configuration(&self) -> Configuration {
-        Configuration {
-            revision: self.desired.revision(),
-            services: self.desired.to_specs(),
-            timeouts: self.desired.timeouts(),
-            settings: self.desired.settings(),
-            marks: self.desired.marks().to_vec(),
-        }
     }
 }

@@ -1,31 +1,28 @@
 //! Start-up: each step in its order, each failure with its sentence, nothing left behind.
 
 use super::backend::{Message, Requests};
-use super::compile::Compiler;
 use super::director::{Director, Ended};
 use super::events::Events;
 use super::latency::Latencies;
-use super::listing::{Listing, Servers};
-use super::network::Network;
-use super::report::{Baselines, Loads};
+use super::listing::Listing;
+use super::report::Loads;
 use super::twins;
 use crate::config::{self, Config};
 use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
-use crate::desired::{Bounds, Desired};
+use crate::desired::Apply;
 use crate::instance::{
     Housekeeping, MemoryError, Placement, PlacementError, PrefixError, PrefixLock, Signals, check_memory,
     place,
 };
+use crate::management::{self, Management, Network};
 use crate::mirror::apply::ApplyError;
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
 use crate::protocol::Fault;
 use crate::twin::{ExceptionOptions, ExceptionThread, Silence, SilenceError, Twin, TwinConfig, TwinError};
 use dataplane::connection::HashKey;
 use dataplane::id::PortId;
-use dataplane::snapshot::Timeouts;
-use dataplane::snapshot::editor::{self, Editor};
 use dataplane::worker::{
-    EalConfig, Hugepages, Limits, PortSpec, Runtime, RuntimeConfig, RuntimeError, Started,
+    EalConfig, Hugepages, Limits, PortFacts, PortSpec, Runtime, RuntimeConfig, RuntimeError, Started,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -136,30 +133,27 @@ pub(super) fn start(
     config.port.iter().filter(|port| port.twin).try_for_each(twins::set_up)?;
     housekeeping.pin();
     let mirror = mirror(config, queue.clone())?;
-    let mut network = Network::new(&config.port, runtime.ports().to_vec());
+    let mut network = Network::new(ports(config, &runtime));
     if let Some(mirror) = &mirror {
         network.set_view(mirror.view());
     }
-    let servers = Servers::default();
+    let limits =
+        management::Limits { services: config.limits.services, destinations: config.limits.destinations };
+    let management = Management::new(limits, network);
     let revision = Arc::new(AtomicU64::new(0));
     let listing = Listing {
         connections: runtime.connections().to_vec(),
         shared: Arc::clone(runtime.shared()),
-        servers: Arc::clone(&servers),
+        servers: management.servers().clone(),
         clock: runtime.clock(),
     };
     let mut director = Director {
-        desired: Desired::new(Bounds {
-            services: config.limits.services as usize,
-            destinations: config.limits.destinations as usize,
-        }),
-        compiler: Compiler::new(editor(config, &network)),
-        network,
+        management,
+        clock: runtime.clock(),
         publisher,
         runtime,
         mirror,
         exception: Some(exception),
-        servers,
         revision: Arc::clone(&revision),
         events: Events::default(),
         latencies: Latencies::default(),
@@ -168,11 +162,10 @@ pub(super) fn start(
         placement,
         idle: format!("{:?}", config.workers.idle).to_lowercase(),
         started,
-        baselines: Baselines::default(),
         loads: Loads::default(),
         housekept: started,
     };
-    director.apply(config.service.clone()).map_err(StartError::Services)?;
+    director.apply(wanted(config)).map_err(StartError::Services)?;
     director.want_hops();
     let mut options = Options::new(Operators::group(directory.gid()), config.limits.clients as usize);
     options.on_thread = Some(Arc::new(move || {
@@ -260,18 +253,24 @@ fn secret() -> Result<u64, StartError> {
     }
 }
 
-fn editor(config: &Config, network: &Network) -> Editor {
-    let limits =
-        editor::Limits { services: config.limits.services, destinations: config.limits.destinations };
-    let mut editor = Editor::new(limits, network.port_views());
-    let milliseconds = |seconds: u32| seconds.saturating_mul(1000);
-    editor.set_timeouts(Timeouts {
-        tcp: milliseconds(config.timeouts.tcp),
-        tcp_fin: milliseconds(config.timeouts.tcp_fin),
-        udp: milliseconds(config.timeouts.udp),
-    });
-    editor.set_settings(config.settings);
-    editor
+/// What a configuration makes the desired state.
+pub(super) fn wanted(config: &Config) -> Apply {
+    Apply {
+        services: config.service.clone(),
+        timeouts: Some(config.timeouts),
+        settings: Some(config.settings),
+        ..Apply::default()
+    }
+}
+
+fn ports(config: &Config, runtime: &Runtime) -> Vec<management::Port> {
+    let port = |(port, facts): (&config::Port, &PortFacts)| management::Port {
+        name: facts.name.clone(),
+        mac: facts.mac,
+        mtu: facts.mtu,
+        tables: management::Tables::of(port),
+    };
+    config.port.iter().zip(runtime.ports()).map(port).collect()
 }
 
 fn make_twins(config: &Config, runtime: &Runtime) -> Result<Vec<Twin>, StartError> {
@@ -304,7 +303,7 @@ fn mirror(config: &Config, queue: SyncSender<Message>) -> Result<Option<Mirror>,
 /// a request to end or to reload cuts the wait short.
 fn wait_for_next_hops(director: &mut Director, messages: &Receiver<Message>) -> Option<Ended> {
     let deadline = Instant::now() + RESOLVE;
-    while !director.compiler.resolved() && Instant::now() < deadline {
+    while !director.management.resolved() && Instant::now() < deadline {
         if let Ok(message) = messages.recv_timeout(Duration::from_millis(20))
             && let Some(asked) = director.heed(message)
         {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use dataplane::snapshot::NextHop;
 use dataplane::snapshot::editor::Limits;
-use dataplane::worker::PortFacts;
 
+use super::super::network::{Port, Tables};
 use super::*;
 use crate::address::{Endpoint, Mac, Protocol, Server};
-use crate::config::{self, Neighbour};
+use crate::config::Neighbour;
 use crate::desired::{
     Apply, Bounds, Desired, DestinationAdd, DestinationDelete, DestinationEdit, Refusal, Scheduler,
     ServiceAdd, ServiceDelete,
@@ -19,27 +19,15 @@ type Spec = desired::ServiceSpec;
 
 /// Servers whose address ends in 1 to 9 have a MAC address, which ends the same.
 fn network() -> Network {
-    let mut port: config::Port =
-        toml::from_str("name = \"eth0\"\ndevice = \"net_null0\"\ntwin = false\n").unwrap();
-    port.neighbours = (0..40)
+    let neighbours = (0..40)
         .flat_map(|high| (0..=255).flat_map(move |low| (1..10).map(move |last| (high, low, last))))
         .map(|(high, low, last)| Neighbour {
             address: [172, high, low, last].into(),
             mac: Mac([2, 0, 0, 0, 0, last]),
         })
         .collect();
-    let facts = PortFacts {
-        name: "eth0".into(),
-        device: "net_null0".into(),
-        driver: "net_null".into(),
-        mac: [2; 6],
-        mtu: 1500,
-        queues: 1,
-        socket: None,
-        steered_by_nic: false,
-        notes: Vec::new(),
-    };
-    Network::new(&[port], vec![facts])
+    let tables = Tables { neighbours, ..Tables::default() };
+    Network::new(vec![Port { name: "eth0".into(), mac: [2; 6], mtu: 1500, tables: Some(tables) }])
 }
 
 fn next_hop(server: IpAddr) -> NextHop {

@@ -99,7 +99,7 @@ impl Compiler {
         self.ways.get(&slot)
     }
 
-    /// Makes a checked plan's edits: all of them or none.
+    /// Makes a checked plan's edits of services: all of them or none.
     pub(super) fn apply(&mut self, plan: &Plan, network: &Network) -> Result<(), EditError> {
         // A single edit that is refused has changed nothing, and a single service takes itself back; a series is tried on
         // a copy, which at 10,000 services costs more than all of a small change.

@@ -1,0 +1,315 @@
+//! From a destination's address to the frame that reaches it: the mirror's view where a port has a twin, plain tables where it
+//! has none.
+
+use crate::address::Prefix;
+use crate::config::{self, Neighbour, Route};
+use crate::desired::MarkRule;
+use crate::mirror::{Hop, NetworkView};
+use dataplane::id::PortId;
+use dataplane::snapshot::{self, NextHop, PortView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How a destination is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The frame.
+    pub next_hop: NextHop,
+    /// The port it leaves by.
+    pub port: PortId,
+    /// IP MTU in bytes.
+    pub mtu: u16,
+    /// Whose MAC address the kernel is to keep resolved.
+    pub hop: Option<Hop>,
+}
+
+impl Way {
+    const NONE: Self = Self { next_hop: NextHop::NoRoute, port: PortId(0), mtu: 0, hop: None };
+}
+
+/// A port as the management plane knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its own MAC address.
+    pub mac: [u8; 6],
+    /// IP MTU in bytes.
+    pub mtu: u16,
+    /// All that is known of the network there; `None`: a twin in the kernel knows it.
+    pub tables: Option<Tables>,
+}
+
+/// The network at a port without a twin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tables {
+    /// The director's own addresses there, each with the network on the link.
+    pub addresses: Vec<Prefix>,
+    /// Routes by that port. Of several for an address the longest counts.
+    pub routes: Vec<Route>,
+    /// MAC addresses. A neighbour is reached without a route, too.
+    pub neighbours: Vec<Neighbour>,
+}
+
+impl Tables {
+    /// What a configuration says of a port without a twin.
+    #[must_use]
+    pub fn of(port: &config::Port) -> Option<Self> {
+        (!port.twin).then(|| Self {
+            addresses: port.addresses.iter().chain(&port.virtual_addresses).copied().collect(),
+            routes: port.routes.clone(),
+            neighbours: port.neighbours.clone(),
+        })
+    }
+}
+
+/// The tables of all ports without a twin.
+#[derive(Debug, Default)]
+struct Fixed {
+    local: BTreeSet<IpAddr>,
+    /// The longest first.
+    routes: Vec<(Route, PortId)>,
+    neighbours: BTreeMap<(PortId, IpAddr), [u8; 6]>,
+    /// Where a neighbour is, the lowest port first.
+    ports: BTreeMap<IpAddr, PortId>,
+}
+
+impl Fixed {
+    fn new<'a>(tables: impl Iterator<Item = (PortId, &'a Tables)>) -> Self {
+        let mut fixed = Self::default();
+        for (port, tables) in tables {
+            fixed.local.extend(tables.addresses.iter().map(|address| address.ip));
+            let on_link = tables.addresses.iter().map(|network| Route { to: *network, via: None });
+            fixed.routes.extend(tables.routes.iter().copied().chain(on_link).map(|route| (route, port)));
+            for Neighbour { address, mac } in &tables.neighbours {
+                fixed.neighbours.insert((port, *address), mac.0);
+                fixed.ports.entry(*address).or_insert(port);
+            }
+        }
+        fixed.routes.sort_by_key(|(route, _)| std::cmp::Reverse(route.to.length));
+        fixed
+    }
+
+    /// The port to a destination, and the MAC address there where it is known.
+    fn ask(&self, destination: IpAddr) -> Option<(PortId, Option<[u8; 6]>)> {
+        let route = self.routes.iter().find(|(route, _)| route.to.contains(destination));
+        let on_link = || self.ports.get(&destination).map(|port| (*port, destination));
+        let (port, via) =
+            route.map(|(route, port)| (*port, route.via.unwrap_or(destination))).or_else(on_link)?;
+        Some((port, self.neighbours.get(&(port, via)).copied()))
+    }
+}
+
+/// What is known of the network.
+#[derive(Debug)]
+pub struct Network {
+    ports: Vec<Port>,
+    fixed: Fixed,
+    view: Arc<NetworkView>,
+}
+
+impl Network {
+    /// These ports, in the order of their [`PortId`]s. Twins are unknown until there is a view of them.
+    #[must_use]
+    pub fn new(ports: Vec<Port>) -> Self {
+        let numbered = (0_u8..).map(PortId).zip(&ports);
+        let fixed = Fixed::new(numbered.filter_map(|(id, port)| Some((id, port.tables.as_ref()?))));
+        Self { ports, fixed, view: Arc::default() }
+    }
+
+    /// Twins that were down and are up in `view`: the kernel has forgotten their routes meanwhile.
+    #[must_use]
+    pub fn came_up(&self, view: &NetworkView) -> Vec<PortId> {
+        let was_down = |port: &PortId| self.view.links.get(port).is_some_and(|link| !link.up);
+        view.links.iter().filter(|(port, link)| link.up && was_down(port)).map(|(port, _)| *port).collect()
+    }
+
+    /// Takes over what the kernel says of the twins.
+    pub fn set_view(&mut self, view: Arc<NetworkView>) {
+        self.view = view;
+    }
+
+    /// Which of the mirror's views this is.
+    #[must_use]
+    pub fn view_revision(&self) -> u64 {
+        self.view.revision
+    }
+
+    /// A port's own address as the NIC has it.
+    pub fn set_port_mac(&mut self, port: PortId, mac: [u8; 6]) {
+        if let Some(held) = self.ports.get_mut(port.index()) {
+            held.mac = mac;
+        }
+    }
+
+    /// A port's name, `?` where there is none.
+    #[must_use]
+    pub fn port_name(&self, port: PortId) -> &str {
+        self.ports.get(port.index()).map_or("?", |held| &held.name)
+    }
+
+    /// The ports as the engine is to see them: the twin's address is ours, and so is the NIC's where it could not follow.
+    #[must_use]
+    pub fn port_views(&self) -> Arc<[PortView]> {
+        let view = |(id, port): (u8, &Port)| {
+            let Some(link) = self.view.links.get(&PortId(id)) else {
+                return PortView { mac: port.mac, more_macs: Arc::default(), mtu: port.mtu };
+            };
+            let more = link.extra_macs.iter().copied().chain((port.mac != link.mac).then_some(port.mac));
+            PortView { mac: link.mac, more_macs: more.collect(), mtu: self.mtu(PortId(id), None) }
+        };
+        (0_u8..).zip(&self.ports).map(view).collect()
+    }
+
+    /// Mark rules as the engine is to see them.
+    ///
+    /// # Errors
+    ///
+    /// A rule's port is none of these.
+    pub fn mark_rules(&self, rules: &[MarkRule]) -> Result<Arc<[snapshot::MarkRule]>, NoPort> {
+        let prefix = |held: Option<Prefix>| {
+            held.map(|held| snapshot::Prefix { address: held.ip, length: held.length })
+        };
+        let rule = |rule: &MarkRule| {
+            Ok(snapshot::MarkRule {
+                protocol: rule.protocol.map(crate::address::Protocol::number),
+                source: prefix(rule.source),
+                destination: prefix(rule.destination),
+                source_ports: rule.source_ports.map(|ports| ports.first..=ports.last),
+                destination_ports: rule.destination_ports.map(|ports| ports.first..=ports.last),
+                port: rule.port.as_ref().map(|name| self.port_named(name)).transpose()?,
+                mark: rule.mark,
+            })
+        };
+        rules.iter().map(rule).collect()
+    }
+
+    fn port_named(&self, name: &str) -> Result<PortId, NoPort> {
+        let mut numbered = (0_u8..).map(PortId).zip(&self.ports);
+        let found = numbered.find(|(_, port)| port.name == name).map(|(id, _)| id);
+        found.ok_or_else(|| NoPort {
+            name: name.to_owned(),
+            known: self.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// How packets to `destination` are sent.
+    #[must_use]
+    pub fn way(&self, destination: IpAddr) -> Way {
+        if self.fixed.local.contains(&destination) || self.view.is_local(destination) {
+            return Way { next_hop: NextHop::Local, ..Way::NONE };
+        }
+        if let Some((port, mac)) = self.fixed.ask(destination) {
+            return Way { next_hop: self.frame(port, mac), port, mtu: self.mtu(port, None), hop: None };
+        }
+        let Some(choice) = self.view.next_hop(destination) else { return Way::NONE };
+        let hop = (choice.port, choice.via);
+        let next_hop = self.frame(choice.port, self.view.mac_of(choice.port, choice.via));
+        Way { next_hop, port: choice.port, mtu: self.mtu(choice.port, choice.mtu), hop: Some(hop) }
+    }
+
+    fn frame(&self, port: PortId, mac: Option<[u8; 6]>) -> NextHop {
+        let own = self.view.links.get(&port).map(|link| link.mac);
+        let own = own.or_else(|| self.ports.get(port.index()).map(|held| held.mac));
+        match (mac, own) {
+            (Some(destination_mac), Some(source_mac)) => NextHop::Resolved { destination_mac, source_mac },
+            _ => NextHop::Unresolved,
+        }
+    }
+
+    /// The least of the port's, the twin's and the route's.
+    fn mtu(&self, port: PortId, route: Option<u32>) -> u16 {
+        let nic = self.ports.get(port.index()).map(|held| u32::from(held.mtu));
+        let twin = self.view.links.get(&port).map(|link| link.mtu);
+        let least = [nic, twin, route].into_iter().flatten().min().unwrap_or(0);
+        u16::try_from(least).unwrap_or(u16::MAX)
+    }
+}
+
+/// A mark rule names a port that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no port `{name}`; there are {known}")]
+pub struct NoPort {
+    name: String,
+    known: String,
+}
+
+/// `02:00:00:00:84:64 via eth0` and the like.
+pub(super) fn describe(next_hop: NextHop, port: &str) -> String {
+    match next_hop {
+        NextHop::Resolved { destination_mac, .. } => {
+            format!("{} via {port}", crate::address::Mac(destination_mac))
+        }
+        NextHop::Unresolved => "unresolved".to_owned(),
+        NextHop::NoRoute => "no route".to_owned(),
+        NextHop::Local => "local".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(last: u8, tables: Tables) -> Port {
+        Port { name: format!("eth{last}"), mac: [2, 0, 0, 0, 0, last], mtu: 1500, tables: Some(tables) }
+    }
+
+    fn neighbour(address: &str, last: u8) -> Neighbour {
+        Neighbour { address: address.parse().unwrap(), mac: crate::address::Mac([4, 0, 0, 0, 0, last]) }
+    }
+
+    fn route(to: &str, via: &str) -> Route {
+        Route { to: to.parse().unwrap(), via: Some(via.parse().unwrap()) }
+    }
+
+    fn network() -> Network {
+        let front = Tables {
+            addresses: vec!["192.0.2.1/24".parse().unwrap()],
+            routes: vec![route("0.0.0.0/0", "192.0.2.9")],
+            neighbours: vec![neighbour("192.0.2.9", 9), neighbour("192.0.2.7", 7)],
+        };
+        let back = Tables {
+            addresses: vec!["10.0.0.1/24".parse().unwrap(), "10.9.9.9/32".parse().unwrap()],
+            routes: vec![route("10.1.0.0/16", "10.0.0.2"), route("10.2.0.0/16", "10.0.0.3")],
+            neighbours: vec![neighbour("10.0.0.2", 2), neighbour("fd00::5", 5)],
+        };
+        Network::new(vec![port(0, front), port(1, back)])
+    }
+
+    #[test]
+    fn plain_tables_are_routed_by_the_longest_prefix() {
+        let network = network();
+        let cases = [
+            ("192.0.2.7", 0, Some(7)),
+            ("192.0.2.8", 0, None),
+            ("198.51.100.1", 0, Some(9)),
+            ("10.0.0.2", 1, Some(2)),
+            ("10.1.2.3", 1, Some(2)),
+            ("10.2.2.3", 1, None),
+            ("fd00::5", 1, Some(5)),
+        ];
+        for (destination, port, last) in cases {
+            let way = network.way(destination.parse().unwrap());
+            let next_hop = last.map_or(NextHop::Unresolved, |last| NextHop::Resolved {
+                destination_mac: [4, 0, 0, 0, 0, last],
+                source_mac: [2, 0, 0, 0, 0, port],
+            });
+            assert_eq!((way.next_hop, way.port, way.mtu), (next_hop, PortId(port), 1500), "{destination}");
+            assert_eq!(way.hop, None, "nobody can be asked");
+        }
+        assert_eq!(network.way("fd00::6".parse().unwrap()), Way::NONE);
+        for own in ["192.0.2.1", "10.9.9.9"] {
+            assert_eq!(network.way(own.parse().unwrap()).next_hop, NextHop::Local, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_rules_port_is_found_by_its_name() {
+        let network = network();
+        let rule = |port: &str| MarkRule { port: Some(port.to_owned()), ..MarkRule::all(1) };
+        assert_eq!(network.mark_rules(&[rule("eth1")]).unwrap()[0].port, Some(PortId(1)));
+        let refused = network.mark_rules(&[rule("eth2")]).unwrap_err();
+        assert_eq!(refused.to_string(), "there is no port `eth2`; there are eth0, eth1");
+    }
+}

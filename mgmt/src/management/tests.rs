@@ -1,0 +1,270 @@
+//! The core as the trace replayer drives it: changes, traffic counted by hand, listings.
+
+use super::*;
+use crate::address::{Endpoint, Mac, Prefix, Protocol};
+use crate::config::Neighbour;
+use crate::desired::{
+    Apply, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Scheduler, ServiceAdd,
+    ServiceDelete, ServiceFlush, ServiceSpec, SettingsEdit, TimeoutsSet,
+};
+use crate::protocol::{
+    ConnectionQuery, DestinationState, Request, Response, ServicePageQuery, ServiceQuery, ServiceState,
+    Stats, Traffic,
+};
+use dataplane::counters::Activity;
+use dataplane::engine::SharedLimits;
+use dataplane::id::WorkerId;
+
+const WORKERS: u8 = 2;
+
+struct Lab {
+    management: Management,
+    shared: Shared,
+    now_ms: u64,
+}
+
+fn key(last: u8) -> ServiceKey {
+    let address = Endpoint { ip: [192, 0, 2, last].into(), port: 80 };
+    ServiceKey::Address { protocol: Protocol::Tcp, address }
+}
+
+fn server(last: u8) -> Server {
+    Server { ip: [10, 0, 0, last].into(), port: Some(80) }
+}
+
+impl Lab {
+    fn new() -> Self {
+        let tables = Tables {
+            addresses: vec!["10.0.0.254/24".parse::<Prefix>().unwrap()],
+            routes: Vec::new(),
+            neighbours: vec![Neighbour { address: [10, 0, 0, 1].into(), mac: Mac([4; 6]) }],
+        };
+        let port = Port { name: "eth0".into(), mac: [2; 6], mtu: 1500, tables: Some(tables) };
+        let limits = Limits { services: 8, destinations: 32 };
+        let shared = SharedLimits { workers: WORKERS.into(), services: 8, destinations: 32, templates: 64 };
+        let management = Management::new(limits, Network::new(vec![port]));
+        Self { management, shared: Shared::new(shared, 1), now_ms: 0 }
+    }
+
+    fn change(&mut self, change: &Change) -> Snapshot {
+        self.management.change(change, &self.shared).unwrap();
+        let snapshot = self.management.snapshot();
+        self.management.published(&self.shared);
+        snapshot
+    }
+
+    fn add_service(&mut self, last: u8, servers: &[u8]) -> Snapshot {
+        let destination = servers.iter().copied().map(server).map(DestinationSpec::new).collect();
+        let service = ServiceSpec { destination, ..ServiceSpec::new(key(last), Scheduler::Rr) };
+        self.change(&Change::ServiceAdd(ServiceAdd { service }))
+    }
+
+    fn add(&mut self, last: u8, to: u8) {
+        let destination = DestinationSpec::new(server(to));
+        self.change(&Change::DestinationAdd(DestinationAdd { service: key(last), destination }));
+    }
+
+    fn delete(&mut self, last: u8, which: u8) {
+        let delete = DestinationDelete { service: key(last), address: server(which) };
+        self.change(&Change::DestinationDelete(delete));
+    }
+
+    /// Counts a connection with packets of 100 bytes from the client, as a worker does.
+    fn traffic(&self, last: u8, to: u8, packets: u64) {
+        let slot = self.management.find(key(last), server(to)).unwrap().slot;
+        let table = &self.shared.destinations;
+        let worker = WorkerId(to % WORKERS);
+        table.opened(worker, slot, Activity::Active, false);
+        (0..packets).for_each(|_| table.of(worker, slot).count_in(100));
+        table.closed(worker, slot, Activity::Active, 0, 0);
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        self.now_ms += milliseconds;
+        self.management.tick_rates(self.now_ms, &self.shared);
+    }
+
+    fn answer(&self, request: &Request) -> Result<Response, Fault> {
+        let view = View { shared: &self.shared, tables: &[], now: Ticks(0) };
+        self.management.answer(request, &view)
+    }
+
+    fn services(&self) -> Vec<ServiceState> {
+        match self.answer(&Request::ServiceList(ServicePageQuery::default())).unwrap() {
+            Response::Services(page) => page.services,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn service(&self, last: u8) -> ServiceState {
+        self.services().into_iter().find(|service| service.key == key(last)).unwrap()
+    }
+
+    fn destination(&self, last: u8, which: u8) -> DestinationState {
+        let of_service = self.service(last).destinations.into_iter();
+        of_service.into_iter().find(|held| held.address.ip == server(which).ip).unwrap()
+    }
+
+    fn stats(&self) -> Stats {
+        match self.answer(&Request::Stats).unwrap() {
+            Response::Stats(stats) => *stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn zero(&mut self, service: Option<ServiceKey>) -> u64 {
+        self.management.zero(CountersZero { service }, &self.shared).unwrap().services
+    }
+}
+
+fn counted(traffic: Traffic) -> (u64, u64, u64) {
+    (traffic.connections, traffic.in_packets, traffic.in_bytes)
+}
+
+#[test]
+fn a_service_counts_what_its_removed_destinations_counted() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1, 2]);
+    lab.add_service(2, &[1]);
+    lab.traffic(1, 1, 3);
+    lab.traffic(1, 2, 5);
+    lab.traffic(2, 1, 7);
+    assert_eq!(counted(lab.service(1).traffic), (2, 8, 800));
+    assert_eq!(counted(lab.destination(1, 1).traffic), (1, 3, 300));
+    assert_eq!(counted(lab.stats().totals), (3, 15, 1_500));
+
+    lab.delete(1, 1);
+    assert_eq!(counted(lab.service(1).traffic), (2, 8, 800));
+    assert_eq!(counted(lab.stats().totals), (3, 15, 1_500));
+    lab.add(1, 1);
+    assert_eq!(counted(lab.destination(1, 1).traffic), (1, 3, 300), "it comes back with its counts");
+    assert_eq!(counted(lab.service(1).traffic), (2, 8, 800));
+    lab.traffic(1, 1, 1);
+    assert_eq!(counted(lab.destination(1, 1).traffic), (2, 4, 400));
+    assert_eq!(counted(lab.service(1).traffic), (3, 9, 900));
+
+    lab.change(&Change::ServiceDelete(ServiceDelete { service: key(1) }));
+    assert_eq!(counted(lab.stats().totals), (4, 16, 1_600), "the director forgets nothing");
+    lab.add_service(1, &[1]);
+    assert_eq!(counted(lab.service(1).traffic), (0, 0, 0), "another service, as in the kernel");
+    assert_eq!(counted(lab.destination(1, 1).traffic), (0, 0, 0));
+    lab.change(&Change::ServiceFlush(ServiceFlush {}));
+    assert_eq!(counted(lab.stats().totals), (4, 16, 1_600));
+}
+
+#[test]
+fn a_new_order_of_the_same_destinations_changes_no_count() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1, 2, 3]);
+    lab.traffic(1, 1, 3);
+    lab.traffic(1, 3, 4);
+    let mut spec = lab.management.desired().to_specs();
+    spec[0].destination.reverse();
+    lab.change(&Change::Apply(Apply { services: spec, ..Apply::default() }));
+    assert_eq!(counted(lab.service(1).traffic), (2, 7, 700));
+    assert_eq!(counted(lab.destination(1, 3).traffic), (1, 4, 400));
+    assert_eq!(counted(lab.stats().totals), (2, 7, 700));
+}
+
+#[test]
+fn zero_is_a_point_in_time_and_rates_start_at_0() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1]);
+    lab.add_service(2, &[2]);
+    lab.pass(0);
+    lab.traffic(1, 1, 800);
+    lab.traffic(2, 2, 800);
+    lab.pass(2_000);
+    // 800 packets in 2 s, and a quarter of the way.
+    assert_eq!(lab.service(1).traffic.in_packets_per_s, 100);
+    assert_eq!(lab.destination(1, 1).traffic.in_bytes_per_s, 10_000);
+    assert_eq!(lab.stats().totals.in_packets_per_s, 200);
+
+    assert_eq!(lab.zero(Some(key(1))), 1);
+    assert_eq!(lab.service(1).traffic, Traffic::default());
+    assert_eq!(lab.destination(1, 1).traffic, Traffic::default());
+    assert_eq!(counted(lab.service(2).traffic), (1, 800, 80_000));
+    assert_eq!(counted(lab.stats().totals), (2, 1_600, 160_000));
+    lab.traffic(1, 1, 2);
+    assert_eq!(counted(lab.service(1).traffic), (1, 2, 200));
+
+    assert_eq!(lab.zero(None), 2);
+    assert_eq!(lab.stats().totals, Traffic::default());
+    assert!(lab.services().iter().all(|service| service.traffic == Traffic::default()));
+    lab.traffic(2, 2, 1);
+    assert_eq!(counted(lab.stats().totals), (1, 1, 100));
+    let missing = lab.management.zero(CountersZero { service: Some(key(9)) }, &lab.shared).unwrap_err();
+    assert_eq!((missing.name, missing.errno), ("no_service", Some("ESRCH")));
+}
+
+#[test]
+fn rates_rise_while_packets_come_and_fall_after_a_pause() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1]);
+    lab.pass(0);
+    for _ in 0..20 {
+        lab.traffic(1, 1, 200);
+        lab.pass(2_000);
+    }
+    let rate = lab.service(1).traffic;
+    assert!((98..=100).contains(&rate.in_packets_per_s), "{rate:?}");
+    assert!((9_800..=10_000).contains(&rate.in_bytes_per_s), "{rate:?}");
+    assert_eq!(rate.connections_per_s, 0, "half a connection a second is rounded as in the kernel");
+    lab.pass(1_999);
+    assert_eq!(lab.service(1).traffic, rate, "not yet");
+    lab.pass(1_000_000);
+    assert_eq!(lab.service(1).traffic.in_packets_per_s, 0);
+}
+
+#[test]
+fn changes_reach_the_snapshot() {
+    let mut lab = Lab::new();
+    lab.change(&Change::TimeoutsSet(TimeoutsSet { tcp: Some(7), tcp_fin: Some(0), udp: None }));
+    let edit = SettingsEdit::default().with("expire_nodest_conn", "1").unwrap();
+    let snapshot = lab.change(&Change::SettingsSet(edit));
+    assert_eq!(snapshot.timeouts, Timeouts { tcp: 7_000, ..Timeouts::default() });
+    assert!(snapshot.settings.expire_nodest_conn);
+    let snapshot = lab.add_service(1, &[1, 2]);
+    assert_eq!(snapshot.index.len(), 1);
+    assert_eq!(lab.destination(1, 1).next_hop, "04:04:04:04:04:04 via eth0");
+    assert_eq!(lab.destination(1, 2).next_hop, "unresolved");
+    assert!(!lab.management.changed());
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1]);
+    lab.traffic(1, 1, 1);
+    let before = (lab.management.desired().to_specs(), lab.service(1));
+    let refused = [
+        Change::ServiceAdd(ServiceAdd { service: ServiceSpec::new(key(1), Scheduler::Rr) }),
+        Change::ServiceDelete(ServiceDelete { service: key(2) }),
+        Change::DestinationEdit(DestinationEdit {
+            weight: Some(1),
+            ..DestinationEdit::of(key(1), server(9))
+        }),
+    ];
+    for change in &refused {
+        let fault = lab.management.change(change, &lab.shared).unwrap_err();
+        assert!(fault.errno.is_some(), "{change}: {fault}");
+        assert_eq!((lab.management.desired().to_specs(), lab.service(1)), before);
+        assert!(!lab.management.changed());
+    }
+    for request in [Request::Status, Request::EventsList(crate::protocol::EventQuery::default())] {
+        assert_eq!(lab.answer(&request).unwrap_err().kind, FaultKind::Internal);
+    }
+    let cursor = ConnectionQuery { cursor: Some("x".into()), ..ConnectionQuery::default() };
+    assert!(lab.answer(&Request::ConnectionList(cursor)).is_err());
+    assert!(lab.answer(&Request::DestinationList(ServiceQuery { service: key(3) })).is_err());
+}
+
+#[test]
+fn a_dry_run_makes_nothing() {
+    let mut lab = Lab::new();
+    let services = vec![ServiceSpec::new(key(1), Scheduler::Rr)];
+    let apply = Change::Apply(Apply { services, dry_run: true, ..Apply::default() });
+    let changed = lab.management.change(&apply, &lab.shared).unwrap();
+    assert!(changed.changed && changed.dry_run && changed.revision == 0);
+    assert_eq!(lab.services(), []);
+}
