@@ -157,7 +157,7 @@ fn the_server_speaks_first_and_a_whole_conversation_works() {
     let made = client
         .change(Change::DestinationAdd(DestinationAdd { service: key(254), destination }), false)
         .unwrap();
-    assert!(made.notes[0].contains("port 8080 is ignored"), "{made:?}");
+    assert!(made.notes[0].contains("port 8080 has no effect"), "{made:?}");
     match client.change(add, false).unwrap_err() {
         ClientError::Refused { name, errno, message, .. } => {
             assert_eq!((name.as_str(), errno.as_deref()), ("exists", Some("EEXIST")));

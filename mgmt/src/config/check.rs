@@ -372,12 +372,9 @@ fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
                 refused(&refusal, &path, problems);
             }
             Ok(new) => {
-                if let Some(port) = destination.address.port.filter(|port| *port != new.server.port) {
-                    let message = format!(
-                        "port {port} is ignored: {} delivers to the service's port {}",
-                        new.method, new.server.port
-                    );
-                    problems.warning(format!("{path}.address"), message, format!("write {}", new.server));
+                if let Some(message) = new.port_without_effect(held.key) {
+                    let mend = format!("write {}", new.server.ip);
+                    problems.warning(format!("{path}.address"), message, mend);
                 }
                 held.destinations.push(new);
             }

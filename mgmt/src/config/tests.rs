@@ -286,7 +286,7 @@ fn a_warning_does_not_forbid_the_start() {
     let loaded = only("warning", &text).unwrap_or_else(|findings| panic!("{findings}"));
     let said = said(&loaded.warnings).join("\n");
     assert!(said.contains("add kernel_interface = \"nic0\""), "{said}");
-    assert!(said.contains("port 8080 is ignored"), "{said}");
+    assert!(said.contains("port 8080 has no effect"), "{said}");
     assert_eq!(loaded.warnings.errors(), 0);
 }
 

@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for ServiceSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSpec {
-    /// The real server; its port is ignored for direct routing and tunnels, unless the service is a mark's.
+    /// The real server, by its name in the service's list. Only masquerading delivers to its port.
     pub address: Server,
     /// 0 to [`WEIGHT_MAX`]; 0 takes no new connections.
     #[serde(default = "default_weight")]
@@ -238,31 +238,17 @@ impl Service {
         abilities::one_packet(self.one_packet)
     }
 
-    /// The place of the destination a command names, which may leave the port away, or name one that direct routing ignores.
+    /// The place of the destination a command names, which may leave the service's port away.
     #[must_use]
     pub fn position(&self, server: Server) -> Option<usize> {
-        let named = Endpoint { ip: server.ip, port: server.port.unwrap_or_else(|| self.key.port()) };
-        let exact = self.destinations.iter().position(|destination| destination.server == named);
-        exact.or_else(|| {
-            self.destinations.iter().position(|destination| {
-                destination.server.ip == server.ip
-                    && self.port_is_ignored(destination.method)
-                    && destination.server.port == self.key.port()
-            })
-        })
+        let named = self.listed_as(server);
+        self.destinations.iter().position(|destination| destination.server == named)
     }
 
-    /// Direct routing and tunnels do not change the port, so the service's is the destination's, whatever was written (as in
-    /// ipvsadm). A mark has none.
-    fn port_is_ignored(&self, method: Method) -> bool {
-        !self.key.is_mark() && matches!(method, Method::Direct | Method::Tunnel(_))
-    }
-
-    /// Under which address and port a server is listed.
+    /// Under which address and port a server is listed: the service's port where none is written.
     #[must_use]
-    pub fn listed_as(&self, server: Server, method: Method) -> Endpoint {
-        let written = server.port.filter(|_| !self.port_is_ignored(method));
-        Endpoint { ip: server.ip, port: written.unwrap_or_else(|| self.key.port()) }
+    pub fn listed_as(&self, server: Server) -> Endpoint {
+        Endpoint { ip: server.ip, port: server.port.unwrap_or_else(|| self.key.port()) }
     }
 
     /// The service as an operator would write it, destinations in the order they were added.
@@ -306,6 +292,16 @@ impl DestinationSpec {
 }
 
 impl Destination {
+    /// What an operator who named this port should know: only masquerading changes the port of a packet.
+    pub(crate) fn port_without_effect(&self, service: ServiceKey) -> Option<String> {
+        let Endpoint { ip, port } = self.server;
+        let changes = self.method == Method::Masquerade || service.is_mark() || port == service.port();
+        (!changes).then(|| {
+            let to = service.port();
+            format!("{ip}: port {port} has no effect, {} delivers to the service's port {to}", self.method)
+        })
+    }
+
     /// The destination that `spec` means in `service`.
     ///
     /// # Errors
@@ -317,7 +313,7 @@ impl Destination {
             return Err(Refusal::UnusableAddress(ip));
         }
         let destination = Self {
-            server: service.listed_as(spec.address, spec.method),
+            server: service.listed_as(spec.address),
             weight: spec.weight,
             method: spec.method,
             upper_threshold: spec.upper_threshold,

@@ -11,7 +11,7 @@ use super::{
     MARK_RULES_MAX, MarkRule, Refusal, Service, ServiceEdit, ServiceKey, ServiceSpec, Settings, SettingsEdit,
     Timeouts, abilities,
 };
-use crate::address::{Endpoint, Server};
+use crate::address::Server;
 
 /// How much the director was sized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -413,16 +413,10 @@ fn find(service: &mut Service, server: Server) -> Result<&mut Destination, Refus
 /// Adds a destination at the head of the list, where the kernel adds them.
 fn push(service: &mut Service, spec: &DestinationSpec, notes: &mut Vec<String>) -> Result<(), Refusal> {
     let destination = Destination::new(service, spec)?;
-    let Endpoint { ip, port } = destination.server;
     if service.destinations.iter().any(|held| held.server == destination.server) {
         return Err(Refusal::DestinationExists { service: service.key, server: destination.server });
     }
-    if let Some(written) = spec.address.port.filter(|written| *written != port) {
-        notes.push(format!(
-            "{ip}: port {written} is ignored, {} delivers to the service's port {port}",
-            spec.method
-        ));
-    }
+    notes.extend(destination.port_without_effect(service.key));
     service.destinations.insert(0, destination);
     Ok(())
 }

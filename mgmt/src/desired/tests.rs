@@ -179,15 +179,21 @@ fn a_full_director_refuses_more_and_says_which_limit() {
     assert_eq!(desired.counts(), (7, 0));
 }
 
+/// The kernel lists what it was told, too.
 #[test]
-fn a_direct_servers_port_is_the_services_and_a_note_says_so() {
-    let mut desired = state_with(&[]);
-    let wrong_port = DestinationSpec { address: "10.0.0.1:8080".parse().unwrap(), ..destination(1) };
-    let add = Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination: wrong_port });
+fn a_direct_servers_other_port_is_a_name_and_a_note_says_that_it_is_no_more() {
+    let mut desired = state_with(&[1]);
+    let other = DestinationSpec { address: "10.0.0.1:8080".parse().unwrap(), ..destination(1) };
+    let add = Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination: other });
     let plan = make(&mut desired, &add).unwrap();
-    assert!(plan.notes[0].contains("port 8080 is ignored"), "{:?}", plan.notes);
-    assert_eq!(desired.service(key(254, 80)).unwrap().destinations[0].server, "10.0.0.1:80".parse().unwrap());
+    assert!(plan.notes[0].contains("port 8080 has no effect"), "{:?}", plan.notes);
     assert!(matches!(make(&mut desired, &add), Err(Refusal::DestinationExists { .. })));
+    let held: Vec<_> =
+        desired.service(key(254, 80)).unwrap().destinations.iter().map(|held| held.server).collect();
+    assert_eq!(held, ["10.0.0.1:8080".parse().unwrap(), "10.0.0.1:80".parse().unwrap()]);
+    make(&mut desired, &delete_destination(254, 1)).unwrap();
+    assert!(matches!(make(&mut desired, &delete_destination(254, 1)), Err(Refusal::NoDestination { .. })));
+    assert_eq!(desired.counts(), (1, 1));
 }
 
 #[test]
