@@ -93,13 +93,13 @@ impl ControlDirectory {
         self.gid
     }
 
-    /// Binds a socket of this name; what a dead director left there is replaced. Its mode and group are set before
+    /// Binds a socket of this name and kind; what a dead director left there is replaced. Its mode and group are set before
     /// `listen`, so that there is no moment in which others could connect.
     ///
     /// # Errors
     ///
     /// The system refuses.
-    pub fn listen(&self, name: &str) -> Result<UnixListener, ClaimError> {
+    pub fn listen(&self, name: &str, kind: SocketType) -> Result<UnixListener, ClaimError> {
         let path = self.path.join(name);
         let fail = |what| doing(what, &path);
         match fs::remove_file(&path) {
@@ -108,9 +108,8 @@ impl ControlDirectory {
             }
             _ => {}
         }
-        let socket: OwnedFd =
-            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .map_err(|error| fail("no socket")(error.into()))?;
+        let socket: OwnedFd = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|error| fail("no socket")(error.into()))?;
         let address =
             SocketAddrUnix::new(&path).map_err(|error| fail("not a socket's path")(error.into()))?;
         bind(&socket, &address).map_err(|error| fail("cannot be bound")(error.into()))?;
@@ -264,7 +263,7 @@ mod tests {
         fs::write(path.join(LOCK), "999999\n").unwrap();
         drop(UnixListener::bind(path.join("control.sock")).unwrap());
         let directory = ControlDirectory::claim(&path, &own_group()).unwrap();
-        let _listener = directory.listen("control.sock").unwrap();
+        let _listener = directory.listen("control.sock", SocketType::STREAM).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("control.sock"))), (0o750, 0o660));
         directory.unlink("control.sock");

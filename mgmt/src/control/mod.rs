@@ -6,11 +6,13 @@
 mod directory;
 mod line;
 mod peer;
+mod reception;
 mod server;
 mod session;
 
 pub use directory::{ClaimError, ControlDirectory};
 pub use peer::{Operators, Peer};
+pub(crate) use reception::{Client, Host, Reception, Terms, Unserved};
 pub use server::{Options, Server};
 
 use crate::protocol::{Fault, Request, Response};
