@@ -18,6 +18,7 @@ pub mod control;
 pub mod daemon;
 pub mod desired;
 pub mod instance;
+pub mod ipvs;
 pub mod management;
 pub mod mirror;
 pub mod protocol;

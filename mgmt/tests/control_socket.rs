@@ -100,10 +100,14 @@ impl Lab {
         (stream, reader)
     }
 
-    fn wait_for_clients(&self, count: usize) {
+    fn connected(&self) -> u64 {
+        self.server.as_ref().unwrap().occupancy().status().clients
+    }
+
+    fn wait_for_clients(&self, count: u64) {
         let until = Instant::now() + Duration::from_secs(5);
-        while self.server.as_ref().unwrap().clients() != count {
-            assert!(Instant::now() < until, "{:?}", self.server.as_ref().unwrap().clients());
+        while self.connected() != count {
+            assert!(Instant::now() < until, "{:?}", self.connected());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -173,7 +173,8 @@ impl Session<'_> {
         let mut client = self.connect()?;
         let mut all = client.services(ServicePageQuery::default())?;
         while let Some(after) = all.next.take() {
-            let page = client.services(ServicePageQuery { after: Some(after), limit: None })?;
+            let page =
+                client.services(ServicePageQuery { after: Some(after), ..ServicePageQuery::default() })?;
             all.services.extend(page.services);
             all.next = page.next;
         }

@@ -50,6 +50,12 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     ports.write(out, 0)?;
     writeln!(out)?;
+    let mut sockets = Table::new(&["socket", ">clients", ">capacity"]);
+    for socket in &status.sockets {
+        sockets.row(vec![socket.path.clone(), number(socket.clients), number(socket.capacity)]);
+    }
+    sockets.write(out, 0)?;
+    writeln!(out)?;
     let mut memory = Table::new(&["bounded", ">capacity", ">used", ">memory"]);
     for item in &status.memory {
         memory.row(vec![

@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser};
 
 use super::*;
-use crate::protocol::{Latency, Status, WorkerStatus};
+use crate::protocol::{Latency, SocketStatus, Status, WorkerStatus};
 
 fn change(line: &str) -> Change {
     let arguments =
@@ -114,6 +114,7 @@ fn status_and_stats_are_readable() {
             age_ms: 0,
         }],
         ports: Vec::new(),
+        sockets: vec![SocketStatus { path: "/run/uvs/ipvs.sock".into(), clients: 2, capacity: 64 }],
         housekeeping_cpus: vec![0],
         memory: Vec::new(),
         warnings: vec!["w".into()],
@@ -125,6 +126,7 @@ fn status_and_stats_are_readable() {
         "uvsd 0.1.0, pid 7, up 1m 1s, revision 3",
         "1,234 connections",
         "0         1  sleep  12 %",
+        "/run/uvs/ipvs.sock",
         "warning: w",
     ] {
         assert!(text.contains(part), "{part}\nnot in\n{text}");

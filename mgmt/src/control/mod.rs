@@ -12,6 +12,7 @@ mod session;
 
 pub use directory::{ClaimError, ControlDirectory};
 pub use peer::{Operators, Peer};
+pub use reception::Occupancy;
 pub(crate) use reception::{Client, Host, Reception, Terms, Unserved};
 pub use server::{Options, Server};
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketType;
 
 use super::{ClaimError, ControlDirectory, Operators, Peer};
+use crate::protocol::SocketStatus;
 
 /// A client's thread parses what comes to a bounded depth, and holds nothing large on its stack.
 const STACK_BYTES: usize = 512 * 1024;
@@ -106,10 +108,37 @@ impl Shared {
     }
 }
 
+/// How full a socket is.
+pub struct Occupancy {
+    path: PathBuf,
+    places: usize,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Occupancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Occupancy").field("socket", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Occupancy {
+    /// As `status` shows it.
+    #[must_use]
+    pub fn status(&self) -> SocketStatus {
+        let clients = self.shared.with(|clients| clients.len());
+        SocketStatus {
+            path: self.path.display().to_string(),
+            clients: clients as u64,
+            capacity: self.places as u64,
+        }
+    }
+}
+
 /// A served socket. Dropping it stops it.
 pub(crate) struct Reception {
     directory: Arc<ControlDirectory>,
     socket: &'static str,
+    places: usize,
     listener: UnixListener,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
@@ -137,6 +166,7 @@ impl Reception {
         let listener = directory.listen(H::SOCKET, H::KIND)?;
         let path = directory.path().join(H::SOCKET);
         let fail = |error| ClaimError::Io { doing: "cannot be served", path: path.clone(), error };
+        let places = terms.clients;
         let shared = Arc::new(Shared { stopping: AtomicBool::new(false), clients: Mutex::default() });
         let acceptor = Acceptor {
             listener: listener.try_clone().map_err(fail)?,
@@ -150,12 +180,13 @@ impl Reception {
             .stack_size(STACK_BYTES)
             .spawn(move || acceptor.run())
             .map_err(fail)?;
-        Ok(Self { directory, socket: H::SOCKET, listener, shared, accepting: Some(accepting) })
+        Ok(Self { directory, socket: H::SOCKET, places, listener, shared, accepting: Some(accepting) })
     }
 
-    /// How many clients are connected.
-    pub(crate) fn clients(&self) -> usize {
-        self.shared.with(|clients| clients.len())
+    /// How many clients are connected, now and whenever it is asked.
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let path = self.directory.path().join(self.socket);
+        Occupancy { path, places: self.places, shared: Arc::clone(&self.shared) }
     }
 
     /// Takes no more clients, ends those there are, removes the socket. Returns when the accepting thread has ended; a

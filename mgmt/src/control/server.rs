@@ -9,7 +9,7 @@ use rustix::net::SocketType;
 use serde_json::Value;
 
 use super::line::write_all;
-use super::reception::{Client, Host, Reception, Terms, Unserved};
+use super::reception::{Client, Host, Occupancy, Reception, Terms, Unserved};
 use super::session::{fault_line, serve};
 use super::{Backend, ClaimError, ControlDirectory, Operators, Peer};
 use crate::protocol::{Fault, FaultKind};
@@ -119,10 +119,10 @@ impl Server {
         Reception::start(directory, terms, Arc::new(Control { options, backend })).map(Self)
     }
 
-    /// How many clients are connected.
+    /// How many clients are connected, for `status`.
     #[must_use]
-    pub fn clients(&self) -> usize {
-        self.0.clients()
+    pub fn occupancy(&self) -> Occupancy {
+        self.0.occupancy()
     }
 
     /// Takes no more clients, ends those there are, removes the socket. Returns when the accepting thread has ended; a

@@ -3,7 +3,7 @@
 use super::backend::Message;
 use super::events::Events;
 use super::latency::Latencies;
-use crate::control::Peer;
+use crate::control::{Occupancy, Peer};
 use crate::desired::{Apply, Change};
 use crate::instance::Placement;
 use crate::management::{Management, View};
@@ -55,6 +55,8 @@ pub(super) struct Director {
     pub(super) latencies: Latencies,
     pub(super) placement: Placement,
     pub(super) idle: String,
+    /// Served once the director can answer.
+    pub(super) sockets: Vec<Occupancy>,
     pub(super) started: Instant,
     pub(super) warnings: Vec<String>,
     /// The ports as configured: what their twins are given again when the kernel forgets it.

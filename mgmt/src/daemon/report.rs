@@ -2,6 +2,7 @@
 
 use super::director::Director;
 use crate::address::Mac;
+use crate::control::Occupancy;
 use crate::management::count;
 use crate::protocol::{Count, MemoryUse, PortStatus, Stats, Status, WorkerStatus};
 use dataplane::counters::Counter;
@@ -58,6 +59,7 @@ impl Director {
             workers,
             ports: self.ports(),
             housekeeping_cpus: self.placement.housekeeping.clone(),
+            sockets: self.sockets.iter().map(Occupancy::status).collect(),
             memory: self.memory(),
             warnings: self.present_warnings(),
         }

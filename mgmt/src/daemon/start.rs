@@ -8,12 +8,13 @@ use super::listing::Listing;
 use super::report::Loads;
 use super::twins;
 use crate::config::{self, Config};
-use crate::control::{ClaimError, ControlDirectory, Operators, Options, Server};
+use crate::control::{Backend, ClaimError, ControlDirectory, Operators, Options, Server};
 use crate::desired::Apply;
 use crate::instance::{
     Housekeeping, MemoryError, Placement, PlacementError, PrefixError, PrefixLock, Signals, check_memory,
     place,
 };
+use crate::ipvs;
 use crate::management::{self, Management, Network};
 use crate::mirror::apply::ApplyError;
 use crate::mirror::{Mirror, MirrorError, MirrorOptions, MirrorPort};
@@ -88,6 +89,7 @@ pub(super) struct Running {
     /// What it was asked for while it started.
     pub(super) asked: Option<Ended>,
     server: Server,
+    ipvs: ipvs::Server,
     silences: Vec<Silence>,
     virtual_addresses: Vec<config::Port>,
     _prefix: PrefixLock,
@@ -160,6 +162,7 @@ pub(super) fn start(
         twins: config.port.clone(),
         warnings: placement.warnings.clone(),
         placement,
+        sockets: Vec::new(),
         idle: format!("{:?}", config.workers.idle).to_lowercase(),
         started,
         loads: Loads::default(),
@@ -171,15 +174,22 @@ pub(super) fn start(
     options.on_thread = Some(Arc::new(move || {
         housekeeping.pin();
     }));
-    let requests = Requests { queue: queue.clone(), revision, listing };
-    let server = Server::start(directory, options, Arc::new(requests))?;
+    let ipvs_options = ipvs::Options {
+        operators: options.operators,
+        clients: options.clients,
+        on_thread: options.on_thread.clone(),
+    };
+    let requests = Arc::new(Requests { queue: queue.clone(), revision, listing });
+    let server = Server::start(Arc::clone(&directory), options, Arc::clone(&requests) as Arc<dyn Backend>)?;
+    let ipvs = ipvs::Server::start(directory, ipvs_options, requests)?;
+    director.sockets = vec![server.occupancy(), ipvs.occupancy()];
     director.announce(config);
     let asked = wait_for_next_hops(&mut director, messages);
     let virtual_addresses = if asked == Some(Ended::Stop) { Vec::new() } else { virtual_addresses(config)? };
     if asked != Some(Ended::Stop) {
         director.event("instance", format!("ready after {} ms", started.elapsed().as_millis()));
     }
-    Ok(Running { director, asked, server, silences, virtual_addresses, _prefix: prefix })
+    Ok(Running { director, asked, server, ipvs, silences, virtual_addresses, _prefix: prefix })
 }
 
 /// A worker that never rests needs a CPU of its own: what shares it would starve.
@@ -324,7 +334,7 @@ fn virtual_addresses(config: &Config) -> Result<Vec<config::Port>, StartError> {
 impl Running {
     /// The way back: virtual addresses, clients, mirror, twins, workers, ports.
     pub(super) fn end(self) {
-        let Self { mut director, mut server, silences, virtual_addresses, .. } = self;
+        let Self { mut director, mut server, mut ipvs, silences, virtual_addresses, .. } = self;
         director.event("instance", "stopping".to_owned());
         for port in &virtual_addresses {
             if let Err(error) = twins::remove_virtual_addresses(port) {
@@ -335,6 +345,7 @@ impl Running {
             std::thread::sleep(DRAIN);
         }
         server.stop();
+        ipvs.stop();
         let Director { mirror, exception, runtime, publisher, .. } = director;
         if let Some(mirror) = mirror {
             mirror.stop();

@@ -134,12 +134,17 @@ impl Management {
     }
 
     fn services(&self, query: ServicePageQuery, shared: &Shared) -> ServicePage {
+        let revision = self.desired.revision();
+        if let Some(key) = query.service {
+            let found = self.desired.service(key).ok().map(|service| self.service_state(service, shared));
+            return ServicePage { revision, services: found.into_iter().collect(), next: None };
+        }
         let limit = query.limit.unwrap_or(PAGE_MAX) as usize;
         let mut found = self.desired.services_after(query.after);
         let services: Vec<_> =
             found.by_ref().take(limit).map(|service| self.service_state(service, shared)).collect();
         let next = found.next().and_then(|_| services.last().map(|service| service.key));
-        ServicePage { revision: self.desired.revision(), services, next }
+        ServicePage { revision, services, next }
     }
 
     fn destinations(&self, key: ServiceKey, shared: &Shared) -> Result<DestinationList, Fault> {

@@ -16,7 +16,9 @@ pub use state::{
     Changed, Configuration, ConnectionEntry, ConnectionPage, DestinationList, DestinationState,
     EntryProtocol, Event, EventPage, ServicePage, ServiceState, Traffic, Zeroed,
 };
-pub use status::{Count, DestinationStats, Latency, MemoryUse, PortStatus, Stats, Status, WorkerStatus};
+pub use status::{
+    Count, DestinationStats, Latency, MemoryUse, PortStatus, SocketStatus, Stats, Status, WorkerStatus,
+};
 
 use serde::{Deserialize, Serialize};
 

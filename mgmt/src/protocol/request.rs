@@ -59,6 +59,9 @@ pub const METHODS: &[Method] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicePageQuery {
+    /// Only this one, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceKey>,
     /// Services after this one; absent: from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<ServiceKey>,

@@ -29,6 +29,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// All of them.
     pub ports: Vec<PortStatus>,
+    /// The sockets it listens on.
+    #[serde(default)]
+    pub sockets: Vec<SocketStatus>,
     /// CPUs of the threads that are not workers.
     pub housekeeping_cpus: Vec<u16>,
     /// Everything bounded, with its size.
@@ -71,6 +74,17 @@ pub struct PortStatus {
     pub mtu: u16,
     /// `up 10000 Mbit/s` or `down`.
     pub link: String,
+}
+
+/// A socket for clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketStatus {
+    /// Where it is.
+    pub path: String,
+    /// Clients connected.
+    pub clients: u64,
+    /// Clients at most.
+    pub capacity: u64,
 }
 
 /// Something bounded.

@@ -44,7 +44,7 @@ fn requests() -> Vec<Request> {
         Request::Status,
         Request::Stats,
         Request::ConfigGet,
-        Request::ServiceList(ServicePageQuery { after: Some(key()), limit: Some(5) }),
+        Request::ServiceList(ServicePageQuery { service: Some(key()), after: Some(key()), limit: Some(5) }),
         Request::DestinationList(ServiceQuery { service: key() }),
         Request::ConnectionList(ConnectionQuery {
             client: Some([10, 0, 0, 1].into()),
