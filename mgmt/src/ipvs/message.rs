@@ -86,6 +86,7 @@ impl<'a> Request<'a> {
         error.code = errno.and_then(|errno| NonZeroI32::new(-errno.raw_os_error()));
         let quoted = if errno.is_some() { self.whole } else { self.whole.get(..HEADER).unwrap_or(&[]) };
         error.header = quoted.to_vec();
+        error.header.resize(quoted.len().next_multiple_of(4), 0);
         let flags = if errno.is_some() { 0 } else { NLM_F_CAPPED };
         self.message::<Ipvs>(flags, NetlinkPayload::Error(error))
     }

@@ -24,3 +24,8 @@ mod service;
 mod statistics;
 
 pub use server::{Options, Server};
+
+#[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
+mod testing;
