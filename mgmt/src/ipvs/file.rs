@@ -59,7 +59,7 @@ pub(super) fn write(director: &Responder<'_>, name: &[u8], dump: &mut Dump<'_>) 
         b"ip_vs_conn_sync" => connections(director, &mut pieces, true)?,
         b"ip_vs_stats" => totals(&stats(director)?).iter().try_for_each(|line| pieces.line(line))?,
         b"ip_vs_stats_percpu" => {
-            totals_by_cpu(&stats(director)?).iter().try_for_each(|line| pieces.line(line))?
+            totals_by_cpu(&stats(director)?).iter().try_for_each(|line| pieces.line(line))?;
         }
         // Protocols with helpers, of which the kernel has FTP.
         b"ip_vs_app" => pieces.line("prot port    usecnt name")?,
