@@ -7,9 +7,9 @@ use crate::connection::{ConnectionId, Found, Line, NewConnection, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, port, protocol};
-use crate::id::DestinationSlot;
+use crate::id::{DestinationSlot, Ticks};
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
-use crate::scheduler;
+use crate::scheduler::{self, Own, Request};
 use crate::snapshot::{Method, Persistence, ServiceView, Snapshot};
 use crate::template::{TemplateError, TemplateHandle, TemplateKey};
 
@@ -78,19 +78,35 @@ impl<P: Packet> Core<P> {
         }
         let choice = match service.persistence {
             Some(persistence) => self.choose_persistent(service, persistence, &tuple, turn),
-            None => self.schedule(service).map(|(slot, reserved)| Choice { slot, template: None, reserved }),
+            None => {
+                let scheduled = self.schedule(service, &tuple, turn.now);
+                scheduled.map(|(slot, reserved)| Choice { slot, template: None, reserved })
+            }
         }?;
         let client_mac = source_mac(packet.data());
         self.commit(table, &tuple, slot, client_mac, &choice, turn)
     }
 
     /// The scheduler's choice, with its place in a bounded destination reserved.
-    fn schedule(&mut self, service: &ServiceView) -> Result<(DestinationSlot, bool), Fate> {
+    fn schedule<A: Address>(
+        &mut self,
+        service: &ServiceView,
+        tuple: &Tuple<A>,
+        now: Ticks,
+    ) -> Result<(DestinationSlot, bool), Fate> {
         let cursor = &mut self.cursors[service.slot.index()];
+        let request = Request {
+            client: tuple.source.ip(),
+            client_port: tuple.source_port,
+            destination: tuple.destination.ip(),
+            now,
+        };
+        let mut own = Own { cursor };
         // A destination that another worker fills between choice and reservation is overloaded in the next round.
         for _ in 0..=service.candidates.len() {
-            let index = scheduler::choose(service, cursor, &*self.shared).ok_or(Fate::NoDestination)?;
-            self.shared.publish_cursor(self.id, service.slot, cursor.position);
+            let index =
+                scheduler::choose(service, &request, &mut own, &*self.shared).ok_or(Fate::NoDestination)?;
+            self.shared.publish_cursor(self.id, service.slot, own.cursor.position);
             let candidate = service.candidates[index];
             if !service.shared_counts {
                 return Ok((candidate.slot, false));
@@ -124,7 +140,7 @@ impl<P: Packet> Core<P> {
             }
             shared.templates.invalidate(handle);
         }
-        let (slot, reserved) = self.schedule(service)?;
+        let (slot, reserved) = self.schedule(service, tuple, turn.now)?;
         match shared.templates.insert(&key, slot, persistence.timeout, turn.now) {
             Ok((handle, winner, inserted)) => {
                 if inserted {

@@ -1,6 +1,6 @@
 //! Least connections (`ip_vs_lc`): the usable destination with the smallest load, the first of equals in list order.
 
-use super::{Cursor, Loads, Scheduler, load, usable};
+use super::{Loads, Own, Request, Scheduler, load, usable};
 use crate::snapshot::ServiceView;
 
 /// lc.
@@ -9,11 +9,11 @@ pub struct LeastConnections;
 
 impl Scheduler for LeastConnections {
     #[inline]
-    fn choose(service: &ServiceView, _: &mut Cursor, loads: &impl Loads) -> Option<usize> {
+    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
         let candidates = service.candidates.iter().enumerate();
         let (index, _) = candidates
             .filter(|(_, candidate)| usable(candidate, loads))
-            .min_by_key(|(_, candidate)| load(candidate, loads))?;
+            .min_by_key(|(_, candidate)| load(candidate.slot, loads))?;
         Some(index)
     }
 }

@@ -3,22 +3,43 @@
 //! With one worker every choice equals Linux IPVS's. The kernel keeps a pointer into a linked list; here a worker keeps a
 //! [`Cursor`] that names a place of an immutable list, and a destination that is removed stays in the list, marked, while a
 //! cursor stands on it: what follows it is what follows the predecessor that the kernel's pointer would have moved to.
+//!
+//! A choice allocates nothing and waits for nobody. dh, sh and mh look into a table ([`ServiceView::table`]) that the editor
+//! fills when the list changes; the counting schedulers walk the list once.
 
+mod cursor;
+mod dh;
+mod fo;
+mod hash;
 mod lc;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wlc;
 mod wrr;
 
+pub use cursor::Cursor;
+pub use dh::DestinationHashing;
+pub use fo::FailOver;
 pub use lc::LeastConnections;
+pub use nq::NeverQueue;
+pub use ovf::Overflow;
 pub use rr::RoundRobin;
+pub use sed::ShortestExpectedDelay;
+pub use sh::SourceHashing;
+pub(crate) use table::{Share, table};
 pub use wlc::WeightedLeastConnections;
 pub use wrr::WeightedRoundRobin;
 pub(crate) use wrr::wrr_adjust;
 
-use crate::id::{DestinationSlot, WorkerId};
-use crate::snapshot::{Candidate, SchedulerKind, ServiceView};
+use crate::id::{DestinationSlot, Ticks};
+use crate::snapshot::{Candidate, SchedulerKind, ServiceView, scheduler_flags};
+use std::net::IpAddr;
 
 /// What a scheduler may ask about destinations. Counts are those of the whole director.
 pub trait Loads {
@@ -30,76 +51,66 @@ pub trait Loads {
     fn inactive(&self, slot: DestinationSlot) -> u32;
 }
 
-/// Where a worker stands in a service's list. Kept for each (worker, service) by the engine, written by that worker alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor {
-    /// Whose it is: workers begin at different places.
-    pub worker: WorkerId,
-    /// `ServiceView::generation` this cursor belongs to; another one starts it afresh. 0 is never a service's.
-    pub generation: u32,
-    /// `ServiceView::list_version` for which `index` holds.
-    pub list_version: u32,
-    /// The last chosen candidate's position, or [`Cursor::HEAD`]. The engine publishes it, so that whoever prunes the list
-    /// knows where cursors stand.
-    pub position: u32,
-    /// Its index in the list.
-    pub index: u32,
-    /// wrr's current weight.
-    pub current_weight: u32,
+/// The packet that opens a connection, as schedulers see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its sender.
+    pub client: IpAddr,
+    /// The sender's port; 0 where the protocol has none.
+    pub client_port: u16,
+    /// Its receiver; under a mark service any address.
+    pub destination: IpAddr,
+    /// When it came.
+    pub now: Ticks,
 }
 
-impl Default for Cursor {
-    fn default() -> Self {
-        Self::start(WorkerId(0))
+impl Request {
+    /// What sh and mh hash: the client's address, with the flag for ports its port added to it.
+    #[inline]
+    fn client_key(&self, flags: u8) -> u32 {
+        let port = if flags & scheduler_flags::PORT != 0 { self.client_port } else { 0 };
+        hash::fold(self.client).wrapping_add(port.into())
     }
 }
 
-impl Cursor {
-    /// Before the first candidate.
-    pub const HEAD: u32 = u32::MAX;
-
-    /// A cursor that has not been used. Worker 0 begins where the kernel does, worker k where k choices of its own would
-    /// have led.
-    #[must_use]
-    pub const fn start(worker: WorkerId) -> Self {
-        Self { worker, generation: 0, list_version: 0, position: Self::HEAD, index: 0, current_weight: 0 }
-    }
-
-    /// Index of the candidate the cursor stands on, `None` before the first one.
-    fn standing(&self) -> Option<usize> {
-        (self.position != Self::HEAD).then_some(self.index as usize)
-    }
-
-    /// Moves onto a candidate.
-    fn stand_on(&mut self, service: &ServiceView, index: usize) {
-        if let (Some(candidate), Ok(place)) = (service.candidates.get(index), u32::try_from(index)) {
-            self.position = candidate.position;
-            self.index = place;
-        }
-    }
-
-    /// Moves before the first candidate.
-    fn stand_before_all(&mut self) {
-        self.position = Self::HEAD;
-        self.index = 0;
-    }
+/// What a worker's schedulers remember from one choice to the next; no other thread touches it.
+#[derive(Debug)]
+pub struct Own<'a> {
+    /// Where it stands in the service's list.
+    pub cursor: &'a mut Cursor,
 }
 
 /// A scheduling algorithm.
 pub trait Scheduler {
     /// Index into `service.candidates` of the destination for a new connection, `None` when none is usable.
-    fn choose(service: &ServiceView, cursor: &mut Cursor, loads: &impl Loads) -> Option<usize>;
+    fn choose(
+        service: &ServiceView,
+        request: &Request,
+        own: &mut Own<'_>,
+        loads: &impl Loads,
+    ) -> Option<usize>;
 }
 
 /// Asks the service's scheduler for the destination of a new connection: an index into `service.candidates`, `None` when no
 /// destination is usable. Removed destinations, those of weight 0 and overloaded ones are never chosen.
 #[inline]
-pub fn choose(service: &ServiceView, cursor: &mut Cursor, loads: &impl Loads) -> Option<usize> {
+pub fn choose(
+    service: &ServiceView,
+    request: &Request,
+    own: &mut Own<'_>,
+    loads: &impl Loads,
+) -> Option<usize> {
     match service.scheduler {
-        SchedulerKind::Rr => RoundRobin::choose(service, cursor, loads),
-        SchedulerKind::Wrr => WeightedRoundRobin::choose(service, cursor, loads),
-        SchedulerKind::Lc => LeastConnections::choose(service, cursor, loads),
-        SchedulerKind::Wlc => WeightedLeastConnections::choose(service, cursor, loads),
+        SchedulerKind::Rr => RoundRobin::choose(service, request, own, loads),
+        SchedulerKind::Wrr => WeightedRoundRobin::choose(service, request, own, loads),
+        SchedulerKind::Lc => LeastConnections::choose(service, request, own, loads),
+        SchedulerKind::Wlc => WeightedLeastConnections::choose(service, request, own, loads),
+        SchedulerKind::Dh => DestinationHashing::choose(service, request, own, loads),
+        SchedulerKind::Sh => SourceHashing::choose(service, request, own, loads),
+        SchedulerKind::Sed => ShortestExpectedDelay::choose(service, request, own, loads),
+        SchedulerKind::Nq => NeverQueue::choose(service, request, own, loads),
+        SchedulerKind::Fo => FailOver::choose(service, request, own, loads),
+        SchedulerKind::Ovf => Overflow::choose(service, request, own, loads),
     }
 }
 
@@ -117,8 +128,44 @@ fn open(candidate: &Candidate, loads: &impl Loads) -> bool {
 
 /// The kernel's measure of a destination's connections: an active one weighs as much as 256 inactive ones.
 #[inline(always)]
-fn load(candidate: &Candidate, loads: &impl Loads) -> u64 {
-    u64::from(loads.active(candidate.slot)) * 256 + u64::from(loads.inactive(candidate.slot))
+fn load(slot: DestinationSlot, loads: &impl Loads) -> u64 {
+    u64::from(loads.active(slot)) * 256 + u64::from(loads.inactive(slot))
+}
+
+/// The usable destination with the smallest `measure` / weight, the first of equals. Quotients are compared by multiplying
+/// across; the products take more than 64 bits.
+#[inline(always)]
+fn least(
+    service: &ServiceView,
+    loads: &impl Loads,
+    measure: impl Fn(DestinationSlot) -> u64,
+) -> Option<usize> {
+    let mut least: Option<(usize, u64, u32)> = None;
+    for (index, candidate) in service.candidates.iter().enumerate() {
+        if !usable(candidate, loads) {
+            continue;
+        }
+        let own = measure(candidate.slot);
+        let lighter = least.is_none_or(|(_, measured, weight)| {
+            u128::from(measured) * u128::from(candidate.weight) > u128::from(own) * u128::from(weight)
+        });
+        if lighter {
+            least = Some((index, own, candidate.weight));
+        }
+    }
+    least.map(|(index, ..)| index)
+}
+
+/// The destination of the greatest weight among those that `takes` admits, the first of equals.
+#[inline(always)]
+fn heaviest(service: &ServiceView, takes: impl Fn(&Candidate) -> bool) -> Option<usize> {
+    let mut heaviest: Option<(usize, u32)> = None;
+    for (index, candidate) in service.candidates.iter().enumerate() {
+        if takes(candidate) && heaviest.is_none_or(|(_, weight)| candidate.weight > weight) {
+            heaviest = Some((index, candidate.weight));
+        }
+    }
+    heaviest.map(|(index, _)| index)
 }
 
 /// No connections anywhere: by this cursors of the workers after the first are led to their first places.

@@ -1,6 +1,6 @@
 //! Round robin: the next usable destination after the last chosen one, weights ignored (`ip_vs_rr`).
 
-use super::{Cursor, Idle, Loads, Scheduler, usable};
+use super::{Cursor, Idle, Loads, Own, Request, Scheduler, usable};
 use crate::snapshot::ServiceView;
 
 /// rr.
@@ -9,7 +9,8 @@ pub struct RoundRobin;
 
 impl Scheduler for RoundRobin {
     #[inline]
-    fn choose(service: &ServiceView, cursor: &mut Cursor, loads: &impl Loads) -> Option<usize> {
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        let cursor = &mut *own.cursor;
         if cursor.generation != service.generation {
             *cursor = Cursor::start(cursor.worker);
             cursor.generation = service.generation;

@@ -1,7 +1,7 @@
 //! Weighted least connections (`ip_vs_wlc`): the usable destination with the smallest load / weight, the first of equals in
-//! list order. The quotients are compared by multiplying across; the products take more than 64 bits.
+//! list order.
 
-use super::{Cursor, Loads, Scheduler, load, usable};
+use super::{Loads, Own, Request, Scheduler, least, load};
 use crate::snapshot::ServiceView;
 
 /// wlc.
@@ -10,20 +10,7 @@ pub struct WeightedLeastConnections;
 
 impl Scheduler for WeightedLeastConnections {
     #[inline]
-    fn choose(service: &ServiceView, _: &mut Cursor, loads: &impl Loads) -> Option<usize> {
-        let mut least: Option<(usize, u64, u32)> = None;
-        for (index, candidate) in service.candidates.iter().enumerate() {
-            if !usable(candidate, loads) {
-                continue;
-            }
-            let own = load(candidate, loads);
-            let lighter = least.is_none_or(|(_, load, weight)| {
-                u128::from(load) * u128::from(candidate.weight) > u128::from(own) * u128::from(weight)
-            });
-            if lighter {
-                least = Some((index, own, candidate.weight));
-            }
-        }
-        least.map(|(index, ..)| index)
+    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        least(service, loads, |slot| load(slot, loads))
     }
 }

@@ -5,7 +5,7 @@
 //! The kernel lowers the current weight one step at a time; here it is lowered at once to what the heaviest usable destination
 //! weighs, so that a choice costs three walks of the list at most, whatever the weights.
 
-use super::{Cursor, Idle, Loads, Scheduler, open};
+use super::{Cursor, Idle, Loads, Own, Request, Scheduler, open};
 use crate::snapshot::{ServiceView, WrrEdit};
 
 /// wrr.
@@ -14,7 +14,8 @@ pub struct WeightedRoundRobin;
 
 impl Scheduler for WeightedRoundRobin {
     #[inline]
-    fn choose(service: &ServiceView, cursor: &mut Cursor, loads: &impl Loads) -> Option<usize> {
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        let cursor = &mut *own.cursor;
         if cursor.generation != service.generation || cursor.list_version != service.list_version {
             catch_up(service, cursor);
         }

@@ -6,6 +6,7 @@ mod index;
 mod marks;
 mod method;
 mod routes;
+mod schedulers;
 mod settings;
 
 pub use chunked::Chunked;
@@ -17,12 +18,12 @@ pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
 pub use routes::{Route, RouteView, Routes};
+pub use schedulers::{SchedulerKind, scheduler_flags};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;
 use crate::flow::Tuple;
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -200,42 +201,6 @@ pub struct PortView {
     pub mtu: u16,
 }
 
-/// The schedulers there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SchedulerKind {
-    /// Round robin.
-    Rr,
-    /// Weighted round robin.
-    Wrr,
-    /// Least connections.
-    Lc,
-    /// Weighted least connections.
-    Wlc,
-}
-
-impl SchedulerKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rr, Self::Wrr, Self::Lc, Self::Wlc];
-
-    /// Name as ipvsadm knows it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Lc => "lc",
-            Self::Wlc => "wlc",
-        }
-    }
-
-    /// Whether it reads connection counts, which then must be shared between workers.
-    #[must_use]
-    pub const fn reads_counts(self) -> bool {
-        matches!(self, Self::Lc | Self::Wlc)
-    }
-}
-
 /// Which part of a client's address names a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMask {
@@ -273,7 +238,7 @@ pub struct ServiceView {
     pub generation: u32,
     /// Its scheduler.
     pub scheduler: SchedulerKind,
-    /// Flags 1 to 3 of the scheduler in bits 0 to 2 (`sh` and `mh`: 1 falls back to another server, 2 looks at ports).
+    /// Flags 1 to 3 of the scheduler in bits 0 to 2 ([`scheduler_flags`]).
     pub flags: u8,
     /// Persistence, if any.
     pub persistence: Option<Persistence>,
@@ -289,6 +254,8 @@ pub struct ServiceView {
     pub wrr_edits: Box<[WrrEdit]>,
     /// wrr's current weight after all changes of this generation, for a cursor that has not chosen in it yet.
     pub wrr_start: u32,
+    /// From a hash to an index in `candidates`; dh, sh and mh have one.
+    pub table: Option<Arc<[u16]>>,
 }
 
 /// A destination in a service's list.

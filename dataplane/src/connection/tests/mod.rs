@@ -111,7 +111,7 @@ fn opens_finds_closes<A: Address>(tuple: Tuple<A>) {
     assert!(table.close(id) && !table.close(id));
     assert_eq!((find(&table, &tuple), find(&table, &reply), table.len()), (None, None, 0));
     assert!(table.slab().read(id).is_none());
-    assert_eq!(table.index.histogram().0[0], table.index.histogram().0.iter().sum());
+    assert_eq!(table.index.histogram().0[0], table.index.histogram().0.iter().sum::<usize>());
 }
 
 #[test]

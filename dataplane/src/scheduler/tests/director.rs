@@ -2,13 +2,17 @@
 
 use crate::counters::{Activity, DestinationTable};
 use crate::id::{DestinationSlot, ServiceSlot, WorkerId};
-use crate::scheduler::{Cursor, Loads, choose};
+use crate::scheduler::{Cursor, Loads, Own, Request, choose};
 use crate::snapshot::{
     Cursors, DestinationSpec, Editor, Limits, SchedulerKind, ServiceKey, ServiceSpec, Snapshot,
 };
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// Places for destinations, those in the trash included.
+const DESTINATIONS: u32 = 128;
 
 pub(super) struct Director {
     editor: Editor,
@@ -16,6 +20,9 @@ pub(super) struct Director {
     table: DestinationTable,
     cursors: Vec<Cursor>,
     service: ServiceSlot,
+    spec: ServiceSpec,
+    /// Addresses and ports of servers that are not at their usual ones.
+    elsewhere: BTreeMap<u8, (IpAddr, u16)>,
     now: u64,
 }
 
@@ -43,65 +50,74 @@ impl Cursors for Positions<'_> {
     }
 }
 
-fn key() -> ServiceKey {
-    ServiceKey::Address { protocol: 6, address: IpAddr::from([192, 0, 2, 1]), port: 80 }
-}
-
-fn address(server: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, server])
-}
-
-fn activity(active: bool) -> Activity {
-    if active { Activity::Active } else { Activity::Inactive }
-}
-
 impl Director {
     pub(super) fn new(scheduler: SchedulerKind, workers: u8) -> Self {
-        let mut editor = Editor::new(Limits { services: 4, destinations: 128 }, Arc::default());
-        let service = editor.add_service(ServiceSpec::new(key(), scheduler)).unwrap();
-        let snapshot = editor.publish();
-        let table = DestinationTable::new(workers.into(), 128);
-        let cursors = (0..workers).map(|worker| Cursor::start(WorkerId(worker))).collect();
-        Self { editor, snapshot, table, cursors, service, now: 0 }
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let key = ServiceKey::Address { protocol: 6, address, port: 80 };
+        Self::with(ServiceSpec::new(key, scheduler), workers)
     }
 
-    pub(super) fn choose(&mut self, worker: u8) -> Option<u8> {
+    pub(super) fn with(spec: ServiceSpec, workers: u8) -> Self {
+        let mut editor = Editor::new(Limits { services: 4, destinations: DESTINATIONS }, Arc::default());
+        let service = editor.add_service(spec).unwrap();
+        let snapshot = editor.publish();
+        let table = DestinationTable::new(workers.into(), DESTINATIONS as usize);
+        let cursors = (0..workers).map(|worker| Cursor::start(WorkerId(worker))).collect();
+        let elsewhere = BTreeMap::new();
+        Self { editor, snapshot, table, cursors, service, spec, elsewhere, now: 0 }
+    }
+
+    /// Gives a server another address and port, before it is added.
+    pub(super) fn place(&mut self, server: u8, address: IpAddr, port: u16) {
+        self.elsewhere.insert(server, (address, port));
+    }
+
+    fn server(&self, server: u8) -> (IpAddr, u16) {
+        let usual = if self.spec.key.is_v6() {
+            IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(server)])
+        } else {
+            IpAddr::from([10, 0, 0, server])
+        };
+        self.elsewhere.get(&server).copied().unwrap_or((usual, 80))
+    }
+
+    pub(super) fn choose(&mut self, worker: u8, request: &Request) -> Option<u8> {
         let view = self.snapshot.service(self.service).unwrap();
-        let index = choose(view, &mut self.cursors[usize::from(worker)], &Shared(&self.table))?;
+        let mut own = Own { cursor: &mut self.cursors[usize::from(worker)] };
+        let index = choose(view, request, &mut own, &Shared(&self.table))?;
         let candidate = view.candidates[index];
         assert!(!candidate.removed && candidate.weight > 0);
-        let IpAddr::V4(address) = self.editor.destination(candidate.slot).unwrap().spec.address else {
-            panic!()
-        };
-        Some(address.octets()[3])
+        let spec = self.editor.destination(candidate.slot).unwrap().spec;
+        (0..=u8::MAX).find(|server| self.server(*server) == (spec.address, spec.port))
     }
 
     fn slot(&self, server: u8) -> DestinationSlot {
-        let mut all = (0..128).filter_map(|slot| self.editor.destination(DestinationSlot(slot)));
-        all.find(|one| one.spec.address == address(server)).unwrap().slot
+        let mut all = (0..DESTINATIONS).filter_map(|slot| self.editor.destination(DestinationSlot(slot)));
+        all.find(|one| (one.spec.address, one.spec.port) == self.server(server)).unwrap().slot
     }
 
-    pub(super) fn opened(&mut self, worker: u8, server: u8) {
+    pub(super) fn opened(&mut self, worker: u8, server: u8, activity: Activity) {
         let slot = self.slot(server);
         self.table.fold(WorkerId(worker), slot);
         let upper = self.snapshot.destination(slot).unwrap().upper_threshold;
         assert!(self.table.reserve(slot, upper));
-        self.table.opened(WorkerId(worker), slot, Activity::Active, true);
+        self.table.opened(WorkerId(worker), slot, activity, true);
     }
 
-    pub(super) fn closed(&mut self, worker: u8, server: u8, active: bool) {
+    pub(super) fn closed(&mut self, worker: u8, server: u8, activity: Activity) {
         let slot = self.slot(server);
         let view = self.snapshot.destination(slot).unwrap();
         let (upper, lower) = (view.upper_threshold, view.lower_threshold);
-        self.table.closed(WorkerId(worker), slot, activity(active), upper, lower);
+        self.table.closed(WorkerId(worker), slot, activity, upper, lower);
     }
 
-    pub(super) fn changed(&mut self, worker: u8, server: u8, active: bool) {
-        self.table.changed(WorkerId(worker), self.slot(server), activity(active));
+    pub(super) fn changed(&mut self, worker: u8, server: u8, to: Activity) {
+        self.table.changed(WorkerId(worker), self.slot(server), to);
     }
 
-    fn spec(server: u8, weight: u32, upper: u32, lower: u32) -> DestinationSpec {
-        DestinationSpec { upper, lower, ..DestinationSpec::new(address(server), 80, weight) }
+    fn described(&self, server: u8, weight: u32, upper: u32, lower: u32) -> DestinationSpec {
+        let (address, port) = self.server(server);
+        DestinationSpec { upper, lower, ..DestinationSpec::new(address, port, weight) }
     }
 
     fn publish(&mut self) {
@@ -112,22 +128,26 @@ impl Director {
     }
 
     pub(super) fn add(&mut self, server: u8, weight: u32, upper: u32, lower: u32) {
-        self.editor.add_destination(&key(), Self::spec(server, weight, upper, lower)).unwrap();
+        let spec = self.described(server, weight, upper, lower);
+        self.editor.add_destination(&self.spec.key, spec).unwrap();
         self.publish();
     }
 
     pub(super) fn edit(&mut self, server: u8, weight: u32, upper: u32, lower: u32) {
-        self.editor.edit_destination(&key(), Self::spec(server, weight, upper, lower)).unwrap();
+        let spec = self.described(server, weight, upper, lower);
+        self.editor.edit_destination(&self.spec.key, spec).unwrap();
         self.publish();
     }
 
     pub(super) fn remove(&mut self, server: u8) {
-        self.editor.remove_destination(&key(), address(server), 80).unwrap();
+        let (address, port) = self.server(server);
+        self.editor.remove_destination(&self.spec.key, address, port).unwrap();
         self.publish();
     }
 
-    pub(super) fn switch(&mut self, scheduler: SchedulerKind) {
-        self.editor.edit_service(ServiceSpec::new(key(), scheduler)).unwrap();
+    pub(super) fn switch(&mut self, scheduler: SchedulerKind, flags: u8) {
+        self.spec = ServiceSpec { scheduler, flags, ..self.spec };
+        self.editor.edit_service(self.spec).unwrap();
         self.publish();
     }
 

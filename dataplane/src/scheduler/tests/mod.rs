@@ -1,12 +1,15 @@
 mod director;
 mod kernel;
-mod recorded;
+mod traces;
 
-use crate::id::WorkerId;
+use crate::counters::Activity;
+use crate::id::{Ticks, WorkerId};
+use crate::scheduler::Request;
 use crate::snapshot::SchedulerKind;
 use director::Director;
 use kernel::Kernel;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A small generator (xorshift64*): scenarios are the same in every run.
 pub(crate) struct Dice(u64);
@@ -29,6 +32,33 @@ impl Dice {
     }
 }
 
+/// A request for schedulers that do not look at it.
+const ANYBODY: Request = Request {
+    client: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)),
+    client_port: 1024,
+    destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    now: Ticks(0),
+};
+
+fn activity(active: bool) -> Activity {
+    if active { Activity::Active } else { Activity::Inactive }
+}
+
+/// A client's packet to one of a few addresses.
+fn request(dice: &mut Dice) -> Request {
+    let [client, destination] = [0, 1].map(|_| {
+        let low = dice.below(u32::MAX);
+        if dice.below(2) == 0 {
+            IpAddr::from(low.to_be_bytes())
+        } else {
+            let high = u128::from(dice.below(u32::MAX));
+            IpAddr::from((high << 96 | high << 40 | u128::from(low)).to_be_bytes())
+        }
+    });
+    let client_port = u16::try_from(dice.below(1 << 16)).unwrap();
+    Request { client, client_port, destination, now: Ticks(0) }
+}
+
 /// Random life of a service, the director and the kernel's model side by side; every choice must be the same.
 fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'static str, u32> {
     let mut dice = Dice::new(seed);
@@ -44,11 +74,16 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
         let lower = if upper > 0 { dice.below(upper) } else { 0 };
         let what = match dice.below(100) {
             0..60 => {
-                let choice = kernel.choose();
-                assert_eq!(director.choose(0), choice, "{kind:?} seed {seed} after {done:?}");
+                let request = request(&mut dice);
+                let choice = kernel.choose(&request);
+                assert_eq!(
+                    director.choose(0, &request),
+                    choice,
+                    "{request:?} {kind:?} seed {seed} after {done:?}"
+                );
                 if let Some(server) = choice {
                     kernel.opened(server);
-                    director.opened(0, server);
+                    director.opened(0, server, Activity::Active);
                     open.push((server, true));
                     "chosen"
                 } else {
@@ -59,7 +94,7 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
                 let which = dice.below(u32::try_from(open.len()).unwrap()) as usize;
                 let (server, active) = open.swap_remove(which);
                 kernel.closed(server, active);
-                director.closed(0, server, active);
+                director.closed(0, server, activity(active));
                 "closed"
             }
             80..84 if !open.is_empty() => {
@@ -67,7 +102,7 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
                 let (server, active) = &mut open[which];
                 *active = !*active;
                 kernel.changed(*server, *active);
-                director.changed(0, *server, *active);
+                director.changed(0, *server, activity(*active));
                 "changed"
             }
             84..89 if !kernel.has(server) => {
@@ -87,8 +122,9 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
             }
             98 if dice.below(10) == 0 => {
                 let other = if dice.below(3) > 0 { kind } else { dice.pick(&SchedulerKind::ALL) };
-                kernel.switch(other);
-                director.switch(other);
+                let flags = u8::try_from(dice.below(4)).unwrap();
+                kernel.switch(other, flags);
+                director.switch(other, flags);
                 "switched"
             }
             99 => {
@@ -128,8 +164,8 @@ fn edits_that_the_log_forgot_do_not_move_a_first_choice() {
         director.add(server, u32::from(server) * 3, 0, 0);
     }
     for _ in 0..20_000 {
-        let choice = kernel.choose();
-        assert_eq!(director.choose(0), choice);
+        let choice = kernel.choose(&ANYBODY);
+        assert_eq!(director.choose(0, &ANYBODY), choice);
     }
 }
 
@@ -138,10 +174,10 @@ fn wrr_does_not_count_down_from_great_weights() {
     let mut director = Director::new(SchedulerKind::Wrr, 1);
     director.add(2, 1, 0, 0);
     director.add(1, 2_147_483_647, 1, 0);
-    assert_eq!(director.choose(0), Some(1));
-    director.opened(0, 1);
+    assert_eq!(director.choose(0, &ANYBODY), Some(1));
+    director.opened(0, 1, Activity::Active);
     for _ in 0..1000 {
-        assert_eq!(director.choose(0), Some(2));
+        assert_eq!(director.choose(0, &ANYBODY), Some(2));
     }
 }
 
@@ -157,7 +193,7 @@ fn round_robin_shares_differ_by_at_most_the_workers() {
         let mut shares = BTreeMap::new();
         for _ in 0..10_000 {
             let worker = WorkerId(u8::try_from(dice.below(workers.into())).unwrap());
-            *shares.entry(director.choose(worker.0)).or_insert(0u32) += 1;
+            *shares.entry(director.choose(worker.0, &ANYBODY)).or_insert(0u32) += 1;
             let spread = shares.values().max().unwrap() - shares.values().min().unwrap();
             assert!(shares.len() < 5 || spread <= workers.into(), "{workers} workers: {shares:?}");
         }
@@ -172,10 +208,10 @@ fn workers_begin_at_different_places() {
         for server in 1..=4 {
             director.add(server, 1, 0, 0);
         }
-        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker)).collect();
+        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker, &ANYBODY)).collect();
         assert_eq!(firsts, [Some(4), Some(3), Some(2), Some(1)]);
         director.edit(1, 1, 0, 0);
-        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker)).collect();
+        let firsts: Vec<_> = (0..4).map(|worker| director.choose(worker, &ANYBODY)).collect();
         assert_eq!(firsts.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{kind:?}");
     }
 }
@@ -184,16 +220,16 @@ fn workers_begin_at_different_places() {
 fn quiesced_overloaded_and_removed_ones_are_never_chosen() {
     for kind in SchedulerKind::ALL {
         let mut director = Director::new(kind, 1);
-        assert_eq!(director.choose(0), None);
+        assert_eq!(director.choose(0, &ANYBODY), None);
         director.add(1, 0, 0, 0);
         director.add(2, 1, 1, 0);
         director.add(3, 7, 0, 0);
         director.remove(3);
-        assert_eq!(director.choose(0), Some(2), "{kind:?}");
-        director.opened(0, 2);
-        assert_eq!(director.choose(0), None, "{kind:?}");
-        assert_eq!(director.choose(0), None, "{kind:?}");
-        director.closed(0, 2, true);
-        assert_eq!(director.choose(0), Some(2), "{kind:?}");
+        assert_eq!(director.choose(0, &ANYBODY), Some(2), "{kind:?}");
+        director.opened(0, 2, Activity::Active);
+        assert_eq!(director.choose(0, &ANYBODY), None, "{kind:?}");
+        assert_eq!(director.choose(0, &ANYBODY), None, "{kind:?}");
+        director.closed(0, 2, Activity::Active);
+        assert_eq!(director.choose(0, &ANYBODY), Some(2), "{kind:?}");
     }
 }

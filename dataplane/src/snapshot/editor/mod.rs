@@ -64,9 +64,19 @@ struct Place {
     spec: DestinationSpec,
     /// The director's address on the link towards it.
     source: Option<IpAddr>,
+    /// The last weight above 0 that it was given, 0 if none ever was.
+    last_weight: u32,
 }
 
 impl Place {
+    /// Describes the destination anew.
+    fn set(&mut self, spec: DestinationSpec) {
+        self.spec = spec;
+        if spec.weight > 0 {
+            self.last_weight = spec.weight;
+        }
+    }
+
     fn identity(&self) -> Identity {
         (self.key, self.spec.address, self.spec.port)
     }
@@ -203,8 +213,8 @@ impl Editor {
         }
         let place = &mut self.destinations[slot.index()];
         place.life = Life::Live;
-        place.spec = spec;
-        self.services[owner.index()].add(slot, spec.weight, spec.upper);
+        place.set(spec);
+        self.services[owner.index()].add(slot, &spec, place.last_weight);
         self.describe(slot);
         self.threshold_changes.insert(slot, threshold_change(slot, &spec));
         self.touch(owner);
@@ -223,11 +233,13 @@ impl Editor {
         check_destination(service, &spec)?;
         let owner = self.live(service)?;
         let slot = self.live_destination(service, spec.address, spec.port)?;
-        let old = std::mem::replace(&mut self.destinations[slot.index()].spec, spec);
+        let place = &mut self.destinations[slot.index()];
+        let old = place.spec;
+        place.set(spec);
         if (old.upper, old.lower) != (spec.upper, spec.lower) {
             self.threshold_changes.insert(slot, threshold_change(slot, &spec));
         }
-        self.services[owner.index()].change(slot, spec.weight, spec.upper);
+        self.services[owner.index()].change(slot, &spec, place.last_weight);
         self.describe(slot);
         self.touch(owner);
         Ok(slot)
@@ -323,7 +335,7 @@ impl Editor {
     pub fn publish(&mut self) -> Snapshot {
         let revision = self.next_revision();
         for slot in std::mem::take(&mut self.dirty) {
-            let service = &self.services[slot.index()];
+            let service = &mut self.services[slot.index()];
             let view = (service.tenancy == Tenancy::Live).then(|| Arc::new(service.view(slot)));
             let shares_now = view.as_ref().is_some_and(|view| view.shared_counts);
             let shared_before = self.draft.service(slot).is_some_and(|view| view.shared_counts);
@@ -504,7 +516,8 @@ impl Editor {
         if self.free_destinations.is_empty() && self.destinations.len() >= limit as usize {
             self.reclaim_destination();
         }
-        let new = Place { life: Life::Live, incarnation: 1, service, key, spec, source: None };
+        let new =
+            Place { life: Life::Live, incarnation: 1, service, key, spec, source: None, last_weight: 0 };
         let slot = if let Some(slot) = self.free_destinations.pop() {
             let place = &mut self.destinations[slot.index()];
             let incarnation = place.incarnation.wrapping_add(1);

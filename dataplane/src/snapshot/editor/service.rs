@@ -1,10 +1,12 @@
 //! One service as its editor knows it: above all the list of its destinations, in the kernel's order.
 
-use super::types::ServiceSpec;
+use super::types::{DestinationSpec, ServiceSpec};
 use crate::id::{DestinationSlot, ServiceSlot};
-use crate::scheduler::{Cursor, wrr_adjust};
+use crate::scheduler::{self, Cursor, Share, wrr_adjust};
 use crate::snapshot::{Candidate, SchedulerKind, ServiceView, WrrEdit};
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Edits kept for wrr cursors that have not seen them.
 const WRR_EDITS: usize = 32;
@@ -27,6 +29,10 @@ pub(super) enum Tenancy {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     candidate: Candidate,
+    /// The server and its port.
+    server: (IpAddr, u16),
+    /// The last weight above 0 that it was given, 0 if none ever was.
+    last_weight: u32,
     /// The revision that removed it.
     removed_in: u64,
 }
@@ -45,6 +51,8 @@ pub(super) struct Service {
     with_threshold: usize,
     wrr_edits: VecDeque<WrrEdit>,
     wrr_start: u32,
+    /// The scheduler's table, until the list changes.
+    table: Option<Arc<[u16]>>,
 }
 
 impl Service {
@@ -61,6 +69,7 @@ impl Service {
             with_threshold: 0,
             wrr_edits: VecDeque::new(),
             wrr_start: 0,
+            table: None,
         }
     }
 
@@ -91,7 +100,7 @@ impl Service {
         }
     }
 
-    pub(super) fn add(&mut self, slot: DestinationSlot, weight: u32, upper: u32) {
+    pub(super) fn add(&mut self, slot: DestinationSlot, spec: &DestinationSpec, last_weight: u32) {
         if self.next_position == Cursor::HEAD {
             self.start_generation();
         }
@@ -100,17 +109,20 @@ impl Service {
         // A cursor on a leading mark stands where the kernel's pointer would be back at the head of the list, whose next
         // destination is the new one.
         let place = self.list.iter().take_while(|entry| entry.candidate.removed).count();
+        let DestinationSpec { address, port, weight, upper, .. } = *spec;
         let candidate = Candidate { position, slot, weight, upper_threshold: upper, removed: false };
-        self.list.insert(place, Entry { candidate, removed_in: 0 });
+        self.list.insert(place, Entry { candidate, server: (address, port), last_weight, removed_in: 0 });
         self.with_threshold += usize::from(upper != 0);
         self.list_changed();
     }
 
-    pub(super) fn change(&mut self, slot: DestinationSlot, weight: u32, upper: u32) {
+    pub(super) fn change(&mut self, slot: DestinationSlot, spec: &DestinationSpec, last_weight: u32) {
+        let DestinationSpec { weight, upper, .. } = *spec;
         let Some(entry) = self.list.iter_mut().find(|entry| entry.candidate.is_live(slot)) else { return };
         self.with_threshold -= usize::from(entry.candidate.upper_threshold != 0);
         self.with_threshold += usize::from(upper != 0);
         entry.candidate.weight = weight;
+        entry.last_weight = last_weight;
         entry.candidate.upper_threshold = upper;
         self.list_changed();
     }
@@ -141,7 +153,7 @@ impl Service {
     /// a cursor is. Returns whether any was dropped.
     pub(super) fn prune(&mut self, passed: u64, stands_on: impl Fn(u32) -> bool) -> bool {
         let before = self.list.len();
-        self.list.retain(|Entry { candidate, removed_in }| {
+        self.list.retain(|Entry { candidate, removed_in, .. }| {
             !candidate.removed || *removed_in > passed || stands_on(candidate.position)
         });
         let dropped = before - self.list.len();
@@ -152,7 +164,17 @@ impl Service {
         dropped > 0
     }
 
-    pub(super) fn view(&self, slot: ServiceSlot) -> ServiceView {
+    pub(super) fn view(&mut self, slot: ServiceSlot) -> ServiceView {
+        if self.table.is_none() {
+            let share = |entry: &Entry| Share {
+                server: entry.server.0,
+                port: entry.server.1,
+                weight: entry.candidate.weight,
+                last_weight: entry.last_weight,
+            };
+            let shares = self.list.iter().map(share);
+            self.table = scheduler::table(self.spec.scheduler, shares).map(Arc::from);
+        }
         ServiceView {
             slot,
             key: self.spec.key,
@@ -166,6 +188,7 @@ impl Service {
             candidates: self.list.iter().map(|entry| entry.candidate).collect(),
             wrr_edits: self.wrr_edits.iter().copied().collect(),
             wrr_start: self.wrr_start,
+            table: self.table.clone(),
         }
     }
 
@@ -186,6 +209,7 @@ impl Service {
 
     fn list_changed(&mut self) {
         self.list_version = self.list_version.wrapping_add(1);
+        self.table = None;
         if self.spec.scheduler != SchedulerKind::Wrr {
             return;
         }

@@ -1,6 +1,9 @@
 //! What Linux does, written down from its behaviour and as plainly as possible: a list whose removals are real, a pointer to the
 //! last choice, weights that are counted down one step at a time.
 
+mod hashing;
+
+use crate::scheduler::Request;
 use crate::snapshot::SchedulerKind;
 use std::collections::HashMap;
 
@@ -22,6 +25,8 @@ struct Counts {
 
 pub(super) struct Kernel {
     kind: SchedulerKind,
+    /// `-b`: bit 0 flag-1, bit 1 flag-2.
+    flags: u8,
     list: Vec<Server>,
     counts: HashMap<u8, Counts>,
     /// The last choice, `None`: the head of the list.
@@ -34,7 +39,7 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn new(kind: SchedulerKind) -> Self {
         let counts = HashMap::new();
-        Self { kind, list: Vec::new(), counts, pointer: None, current: 0, greatest: 0, step: 1 }
+        Self { kind, flags: 0, list: Vec::new(), counts, pointer: None, current: 0, greatest: 0, step: 1 }
     }
 
     fn place(&self, name: u8) -> Option<usize> {
@@ -67,7 +72,8 @@ impl Kernel {
         self.list_changed();
     }
 
-    pub(super) fn switch(&mut self, kind: SchedulerKind) {
+    pub(super) fn switch(&mut self, kind: SchedulerKind, flags: u8) {
+        self.flags = flags;
         if kind != self.kind {
             self.kind = kind;
             self.pointer = None;
@@ -138,16 +144,41 @@ impl Kernel {
         self.counts.get(&server.name).map_or(0, |counts| counts.active * 256 + counts.inactive)
     }
 
+    fn active(&self, server: &Server) -> u64 {
+        self.counts.get(&server.name).map_or(0, |counts| counts.active)
+    }
+
     fn usable(&self, server: &Server) -> bool {
         server.weight > 0 && !self.overloaded(server)
     }
 
-    pub(super) fn choose(&mut self) -> Option<u8> {
+    pub(super) fn choose(&mut self, request: &Request) -> Option<u8> {
         match self.kind {
             SchedulerKind::Rr => self.rr(),
             SchedulerKind::Wrr => self.wrr(),
-            SchedulerKind::Lc | SchedulerKind::Wlc => self.least(),
+            SchedulerKind::Lc => self.least(|one| self.load(one), |_| 1),
+            SchedulerKind::Wlc => self.least(|one| self.load(one), |one| one.weight.into()),
+            SchedulerKind::Sed => self.sed(),
+            SchedulerKind::Nq => {
+                let idle = self.list.iter().find(|one| self.usable(one) && self.active(one) == 0);
+                idle.map(|one| one.name).or_else(|| self.sed())
+            }
+            SchedulerKind::Fo => self.heaviest(|one| self.usable(one)),
+            SchedulerKind::Ovf => {
+                self.heaviest(|one| self.usable(one) && self.active(one) <= one.weight.into())
+            }
+            SchedulerKind::Dh => self.dh(request),
+            SchedulerKind::Sh => self.sh(request),
         }
+    }
+
+    fn sed(&self) -> Option<u8> {
+        self.least(|one| self.active(one) + 1, |one| one.weight.into())
+    }
+
+    fn heaviest(&self, takes: impl Fn(&Server) -> bool) -> Option<u8> {
+        let greatest = self.list.iter().filter(|one| takes(one)).map(|one| one.weight).max()?;
+        self.list.iter().find(|one| takes(one) && one.weight == greatest).map(|one| one.name)
     }
 
     fn rr(&mut self) -> Option<u8> {
@@ -159,14 +190,10 @@ impl Kernel {
         Some(chosen)
     }
 
-    fn least(&mut self) -> Option<u8> {
-        let weighs = self.kind == SchedulerKind::Wlc;
+    fn least(&self, load: impl Fn(&Server) -> u64, factor: impl Fn(&Server) -> u64) -> Option<u8> {
         let mut least: Option<Server> = None;
         for server in self.list.iter().filter(|server| self.usable(server)) {
-            let factor = |server: &Server| if weighs { u64::from(server.weight) } else { 1 };
-            let better = least
-                .is_none_or(|best| self.load(&best) * factor(server) > self.load(server) * factor(&best));
-            if better {
+            if least.is_none_or(|best| load(&best) * factor(server) > load(server) * factor(&best)) {
                 least = Some(*server);
             }
         }
