@@ -12,6 +12,7 @@ mod dh;
 mod fo;
 mod hash;
 mod lc;
+mod mh;
 mod nq;
 mod ovf;
 mod rr;
@@ -27,6 +28,7 @@ pub use cursor::Cursor;
 pub use dh::DestinationHashing;
 pub use fo::FailOver;
 pub use lc::LeastConnections;
+pub use mh::MaglevHashing;
 pub use nq::NeverQueue;
 pub use ovf::Overflow;
 pub use rr::RoundRobin;
@@ -35,7 +37,7 @@ pub use sh::SourceHashing;
 pub(crate) use table::{Share, table};
 pub use wlc::WeightedLeastConnections;
 pub use wrr::WeightedRoundRobin;
-pub(crate) use wrr::wrr_adjust;
+pub(crate) use wrr::{greatest_common_divisor, wrr_adjust};
 
 use crate::id::{DestinationSlot, Ticks};
 use crate::snapshot::{Candidate, SchedulerKind, ServiceView, scheduler_flags};
@@ -107,6 +109,7 @@ pub fn choose(
         SchedulerKind::Wlc => WeightedLeastConnections::choose(service, request, own, loads),
         SchedulerKind::Dh => DestinationHashing::choose(service, request, own, loads),
         SchedulerKind::Sh => SourceHashing::choose(service, request, own, loads),
+        SchedulerKind::Mh => MaglevHashing::choose(service, request, own, loads),
         SchedulerKind::Sed => ShortestExpectedDelay::choose(service, request, own, loads),
         SchedulerKind::Nq => NeverQueue::choose(service, request, own, loads),
         SchedulerKind::Fo => FailOver::choose(service, request, own, loads),

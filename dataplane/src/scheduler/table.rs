@@ -1,12 +1,12 @@
 //! Tables of the hashing schedulers: from a bucket to a place in the list. The editor fills one when the list of a service that
 //! needs it changes; snapshots share it until the next change, and services under other schedulers have none.
 
-use super::{Loads, dh, sh, usable};
-use crate::snapshot::{SchedulerKind, ServiceView};
+use super::{Loads, dh, mh, sh, usable};
+use crate::snapshot::{SchedulerKind, ServiceSpec, ServiceView};
 use std::net::IpAddr;
 
 /// A bucket without a destination. Tables cannot name destinations from this one on; no table has that many buckets for them.
-const NOBODY: u16 = u16::MAX;
+pub(super) const NOBODY: u16 = u16::MAX;
 
 /// A destination as tables see it.
 #[derive(Debug, Clone, Copy)]
@@ -22,10 +22,11 @@ pub(crate) struct Share {
 }
 
 /// The table of a service with this list, `None` when its scheduler needs none.
-pub(crate) fn table(scheduler: SchedulerKind, list: impl Iterator<Item = Share>) -> Option<Box<[u16]>> {
-    match scheduler {
+pub(crate) fn table(spec: &ServiceSpec, list: impl Iterator<Item = Share>) -> Option<Box<[u16]>> {
+    match spec.scheduler {
         SchedulerKind::Dh => Some(dh::table(list.count())),
         SchedulerKind::Sh => Some(sh::table(list)),
+        SchedulerKind::Mh => Some(mh::table(spec.maglev, list)),
         _ => None,
     }
 }

@@ -34,6 +34,14 @@ pub(crate) fn wrr_adjust(current_weight: u32, edit: &WrrEdit) -> u32 {
     }
 }
 
+/// The greatest common divisor; with 0 the other number.
+pub(crate) const fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 /// Makes good the edits since the cursor was last used. Each of them moves it before the first candidate.
 #[cold]
 fn catch_up(service: &ServiceView, cursor: &mut Cursor) {

@@ -18,7 +18,7 @@ pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
 pub use routes::{Route, RouteView, Routes};
-pub use schedulers::{SchedulerKind, scheduler_flags};
+pub use schedulers::{Maglev, SchedulerKind, scheduler_flags};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;

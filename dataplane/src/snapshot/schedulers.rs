@@ -18,6 +18,8 @@ pub enum SchedulerKind {
     Dh,
     /// Source hashing.
     Sh,
+    /// Maglev hashing.
+    Mh,
     /// Shortest expected delay.
     Sed,
     /// Never queue.
@@ -30,13 +32,14 @@ pub enum SchedulerKind {
 
 impl SchedulerKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rr,
         Self::Wrr,
         Self::Lc,
         Self::Wlc,
         Self::Dh,
         Self::Sh,
+        Self::Mh,
         Self::Sed,
         Self::Nq,
         Self::Fo,
@@ -53,6 +56,7 @@ impl SchedulerKind {
             Self::Wlc => "wlc",
             Self::Dh => "dh",
             Self::Sh => "sh",
+            Self::Mh => "mh",
             Self::Sed => "sed",
             Self::Nq => "nq",
             Self::Fo => "fo",
@@ -73,4 +77,38 @@ pub mod scheduler_flags {
     pub const FALLBACK: u8 = 1;
     /// flag-2 (`sh-port`, `mh-port`): the client's port counts too.
     pub const PORT: u8 = 2;
+}
+
+/// How mh fills its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Maglev {
+    /// Slots: a prime number from [`Maglev::SMALLEST`] to [`Maglev::GREATEST`]. About a hundred for each destination keep their
+    /// shares within some percent of their weights.
+    pub size: u32,
+    /// Destinations take their turns sorted by address and port, so that directors which learnt of them in another order fill the
+    /// same table; otherwise in list order, as the kernel.
+    pub canonical: bool,
+}
+
+impl Maglev {
+    /// The smallest table.
+    pub const SMALLEST: u32 = 251;
+    /// The greatest one.
+    pub const GREATEST: u32 = 65_537;
+    /// What Linux has by default (`CONFIG_IP_VS_MH_TAB_INDEX` 12).
+    pub const KERNEL: Self = Self { size: 4093, canonical: false };
+
+    /// Whether a table can be filled like this.
+    #[must_use]
+    pub fn is_possible(self) -> bool {
+        let divides = |divisor| self.size.is_multiple_of(divisor);
+        (Self::SMALLEST..=Self::GREATEST).contains(&self.size)
+            && !(2..257).any(|divisor| divides(divisor) && divisor != self.size)
+    }
+}
+
+impl Default for Maglev {
+    fn default() -> Self {
+        Self::KERNEL
+    }
 }

@@ -151,10 +151,12 @@ impl Director {
         self.publish();
     }
 
-    pub(super) fn housekeep(&mut self) {
+    /// Lets 40 seconds pass; returns the time in milliseconds.
+    pub(super) fn housekeep(&mut self) -> u64 {
         self.now += 40_000;
         let passed = self.snapshot.revision;
         self.editor.housekeep(self.now, &self.table, &Positions(&self.cursors), passed);
         self.publish();
+        self.now
     }
 }

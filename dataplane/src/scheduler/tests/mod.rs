@@ -5,7 +5,7 @@ mod traces;
 use crate::counters::Activity;
 use crate::id::{Ticks, WorkerId};
 use crate::scheduler::Request;
-use crate::snapshot::SchedulerKind;
+use crate::snapshot::{Maglev, SchedulerKind, ServiceKey, ServiceSpec};
 use director::Director;
 use kernel::Kernel;
 use std::collections::BTreeMap;
@@ -59,11 +59,21 @@ fn request(dice: &mut Dice) -> Request {
     Request { client, client_port, destination, now: Ticks(0) }
 }
 
+/// The director and the kernel's model of one service. `bits` is how many bits of a weight count in mh's table of `size`.
+fn both(scheduler: SchedulerKind, v6: bool, size: u32, bits: u32) -> (Director, Kernel) {
+    let spec = ServiceSpec {
+        maglev: Maglev { size, canonical: false },
+        ..ServiceSpec::new(ServiceKey::Mark { mark: 1, v6 }, scheduler)
+    };
+    (Director::with(spec, 1), Kernel::new(scheduler, v6, (size, bits)))
+}
+
 /// Random life of a service, the director and the kernel's model side by side; every choice must be the same.
 fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'static str, u32> {
     let mut dice = Dice::new(seed);
-    let mut director = Director::new(kind, 1);
-    let mut kernel = Kernel::new(kind);
+    let v6 = seed % 2 == 0;
+    let (size, bits) = if seed % 7 == 3 { (4093, 6) } else { (251, 4) };
+    let (mut director, mut kernel) = both(kind, v6, size, bits);
     let mut open: Vec<(u8, bool)> = Vec::new();
     let mut done = BTreeMap::new();
     let weights = [0, 1, 1, 2, 3, 4, 5, 6, 8, 9, 12, 100];
@@ -128,7 +138,8 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
                 "switched"
             }
             99 => {
-                director.housekeep();
+                let now = director.housekeep();
+                kernel.housekeep(now);
                 "housekept"
             }
             _ => "nothing",
@@ -158,7 +169,7 @@ fn every_choice_is_the_kernels_in_many_short_lives() {
 
 #[test]
 fn edits_that_the_log_forgot_do_not_move_a_first_choice() {
-    let (mut director, mut kernel) = (Director::new(SchedulerKind::Wrr, 1), Kernel::new(SchedulerKind::Wrr));
+    let (mut director, mut kernel) = both(SchedulerKind::Wrr, false, 251, 4);
     for server in 1..=100 {
         kernel.add(server, u32::from(server) * 3, 0, 0);
         director.add(server, u32::from(server) * 3, 0, 0);

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Beginnings of the names of the scenarios that are about schedulers.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 15] = [
     "rr_",
     "wrr_",
     "lc_",
@@ -30,6 +30,8 @@ const FAMILIES: [&str; 13] = [
     "threshold",
     "udpsched_",
     "ipv6_sh",
+    "ipv6_mh",
+    "mh_",
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -546,6 +546,9 @@ fn threshold_change(slot: DestinationSlot, spec: &DestinationSpec) -> ThresholdC
 }
 
 fn check_service(spec: &ServiceSpec) -> Result<(), EditError> {
+    if !spec.maglev.is_possible() {
+        return Err(EditError::MaglevSize);
+    }
     if matches!(spec.key, ServiceKey::Mark { mark: 0, .. }) {
         return Err(EditError::MarkZero);
     }

@@ -2,7 +2,7 @@
 
 use super::types::{DestinationSpec, ServiceSpec};
 use crate::id::{DestinationSlot, ServiceSlot};
-use crate::scheduler::{self, Cursor, Share, wrr_adjust};
+use crate::scheduler::{self, Cursor, Share, greatest_common_divisor, wrr_adjust};
 use crate::snapshot::{Candidate, SchedulerKind, ServiceView, WrrEdit};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -94,6 +94,9 @@ impl Service {
     /// Changes all but the key. Another scheduler starts its state afresh.
     pub(super) fn edit(&mut self, spec: ServiceSpec) {
         let switched = spec.scheduler != self.spec.scheduler;
+        if spec.maglev != self.spec.maglev {
+            self.table = None;
+        }
         self.spec = spec;
         if switched {
             self.start_generation();
@@ -173,7 +176,7 @@ impl Service {
                 last_weight: entry.last_weight,
             };
             let shares = self.list.iter().map(share);
-            self.table = scheduler::table(self.spec.scheduler, shares).map(Arc::from);
+            self.table = scheduler::table(&self.spec, shares).map(Arc::from);
         }
         ServiceView {
             slot,
@@ -236,11 +239,4 @@ impl Candidate {
     fn is_live(&self, slot: DestinationSlot) -> bool {
         self.slot == slot && !self.removed
     }
-}
-
-fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }

@@ -2,7 +2,7 @@
 
 use crate::counters::{DestinationTable, lower_threshold};
 use crate::id::{DestinationSlot, ServiceSlot};
-use crate::snapshot::{Method, Persistence, SchedulerKind, ServiceKey};
+use crate::snapshot::{Maglev, Method, Persistence, SchedulerKind, ServiceKey};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,13 +28,15 @@ pub struct ServiceSpec {
     pub persistence: Option<Persistence>,
     /// Every datagram is scheduled anew.
     pub one_packet: bool,
+    /// How mh fills its table.
+    pub maglev: Maglev,
 }
 
 impl ServiceSpec {
     /// A service without options.
     #[must_use]
     pub const fn new(key: ServiceKey, scheduler: SchedulerKind) -> Self {
-        Self { key, scheduler, flags: 0, persistence: None, one_packet: false }
+        Self { key, scheduler, flags: 0, persistence: None, one_packet: false, maglev: Maglev::KERNEL }
     }
 }
 
@@ -120,6 +122,9 @@ pub enum EditError {
     /// Persistence mask of the other family, or a prefix longer than an address.
     #[error("the persistence mask does not fit the address")]
     PersistenceMask,
+    /// Not a size that mh's permutations work with.
+    #[error("the size of mh's table is not a prime number from 251 to 65537; the kernel's is 4093")]
+    MaglevSize,
     /// Mark 0 is no mark.
     #[error("a mark is not 0")]
     MarkZero,

@@ -6,6 +6,7 @@ mod hashing;
 use crate::scheduler::Request;
 use crate::snapshot::SchedulerKind;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 #[derive(Debug, Clone, Copy)]
 struct Server {
@@ -34,12 +35,42 @@ pub(super) struct Kernel {
     current: u32,
     greatest: u32,
     step: u32,
+    /// mh: slots, bits of a weight that count, the table while it holds, the last weights above 0.
+    size: u32,
+    table_bits: u32,
+    table: Vec<Option<u8>>,
+    last_weights: HashMap<u8, u32>,
+    /// Removed servers, and since when they are idle.
+    trash: HashMap<u8, Option<u64>>,
+    /// Whether servers have IPv6 addresses.
+    v6: bool,
 }
 
 impl Kernel {
-    pub(super) fn new(kind: SchedulerKind) -> Self {
-        let counts = HashMap::new();
-        Self { kind, flags: 0, list: Vec::new(), counts, pointer: None, current: 0, greatest: 0, step: 1 }
+    /// `size` and `bits` are mh's.
+    pub(super) fn new(kind: SchedulerKind, v6: bool, (size, table_bits): (u32, u32)) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            list: Vec::new(),
+            counts: HashMap::new(),
+            pointer: None,
+            current: 0,
+            greatest: 0,
+            step: 1,
+            size,
+            table_bits,
+            table: Vec::new(),
+            last_weights: HashMap::new(),
+            trash: HashMap::new(),
+            v6,
+        }
+    }
+
+    fn address(&self, name: u8) -> (IpAddr, u16) {
+        let (v4, v6) =
+            (IpAddr::from([10, 0, 0, name]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, name.into()]));
+        (if self.v6 { v6 } else { v4 }, 80)
     }
 
     fn place(&self, name: u8) -> Option<usize> {
@@ -52,6 +83,8 @@ impl Kernel {
 
     pub(super) fn add(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
         self.list.insert(0, Server { name, weight });
+        self.trash.remove(&name);
+        self.weighed(name, weight);
         self.judge(name, upper, lower);
         self.list_changed();
     }
@@ -59,6 +92,7 @@ impl Kernel {
     pub(super) fn edit(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
         let place = self.place(name).unwrap();
         self.list[place].weight = weight;
+        self.weighed(name, weight);
         self.judge(name, upper, lower);
         self.list_changed();
     }
@@ -66,10 +100,24 @@ impl Kernel {
     pub(super) fn remove(&mut self, name: u8) {
         let place = self.place(name).unwrap();
         self.list.remove(place);
+        self.trash.insert(name, None);
         if self.pointer == Some(name) {
             self.pointer = place.checked_sub(1).map(|before| self.list[before].name);
         }
         self.list_changed();
+    }
+
+    /// The trash: a server that is looked at without connections for 120 s is gone for good.
+    pub(super) fn housekeep(&mut self, now: u64) {
+        for (name, idle_since) in &mut self.trash {
+            let idle = self.counts.get(name).is_none_or(|counts| counts.active + counts.inactive == 0);
+            *idle_since = idle.then(|| idle_since.unwrap_or(now));
+        }
+        let old = self.trash.extract_if(|_, since| since.is_some_and(|since| now - since >= 120_000));
+        for (name, _) in old {
+            self.last_weights.remove(&name);
+            self.counts.remove(&name);
+        }
     }
 
     pub(super) fn switch(&mut self, kind: SchedulerKind, flags: u8) {
@@ -79,6 +127,12 @@ impl Kernel {
             self.pointer = None;
             self.current = 0;
             self.list_changed();
+        }
+    }
+
+    fn weighed(&mut self, name: u8, weight: u32) {
+        if weight > 0 {
+            self.last_weights.insert(name, weight);
         }
     }
 
@@ -96,6 +150,7 @@ impl Kernel {
     }
 
     fn list_changed(&mut self) {
+        self.table.clear();
         if self.kind != SchedulerKind::Wrr {
             return;
         }
@@ -169,6 +224,7 @@ impl Kernel {
             }
             SchedulerKind::Dh => self.dh(request),
             SchedulerKind::Sh => self.sh(request),
+            SchedulerKind::Mh => self.mh(request),
         }
     }
 

@@ -1,0 +1,98 @@
+//! Maglev hashing (`ip_vs_mh`; Eisenbud et al.: "Maglev: a fast and reliable software network load balancer", NSDI 2016, section
+//! 3.4): every destination has its own permutation of a table's slots and takes, in turn, the first of them that is still free, as
+//! many at each turn as its weight says. Adding or removing one of n destinations moves little more than 1/n of the clients.
+//!
+//! Sizes are primes, so that every skip visits every slot. Weights are the last ones above 0: a quiesced destination keeps its
+//! slots, and no other client moves. When the slot's destination is not usable nobody is chosen, but with `mh-fallback` further
+//! slots are tried, which ones depends on the client.
+
+use super::table::{NOBODY, Share, looked_up};
+use super::{Loads, Own, Request, Scheduler, greatest_common_divisor, hash};
+use crate::snapshot::{Maglev, ServiceView, scheduler_flags};
+
+/// Keys of the two hashes: where a permutation begins (and a client looks), and how it goes on.
+const BEGIN: u64 = 2_654_435_761;
+const SKIP: u64 = 2_654_446_892;
+
+/// mh.
+#[derive(Debug, Clone, Copy)]
+pub struct MaglevHashing;
+
+impl Scheduler for MaglevHashing {
+    #[inline]
+    fn choose(
+        service: &ServiceView,
+        request: &Request,
+        _: &mut Own<'_>,
+        loads: &impl Loads,
+    ) -> Option<usize> {
+        let size = u32::try_from(service.table.as_deref()?.len()).ok()?;
+        let key = request.client_key(service.flags);
+        let first = hash::siphash_1_3(key, BEGIN) % size;
+        let found = looked_up(service, first, loads);
+        if found.is_some() || service.flags & scheduler_flags::FALLBACK == 0 {
+            return found;
+        }
+        (0..size).find_map(|step| {
+            let offset = (step + first) % size;
+            looked_up(service, hash::siphash_1_3(key.wrapping_add(offset), BEGIN) % size, loads)
+        })
+    }
+}
+
+/// A destination's permutation, as far as it has been followed.
+struct Permutation {
+    place: u16,
+    next: u32,
+    skip: u32,
+    turns: u32,
+}
+
+/// The table for a list of destinations.
+pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u16]> {
+    let mut list: Vec<(u16, Share)> = (0..NOBODY).zip(list).collect();
+    if maglev.canonical {
+        list.sort_by_key(|(_, share)| (share.server, share.port));
+    }
+    let size = maglev.size;
+    let divisor =
+        list.iter().fold(0, |divisor, (_, share)| greatest_common_divisor(divisor, share.last_weight));
+    let greatest = list.iter().map(|(_, share)| share.last_weight).max().unwrap_or(0);
+    let mut table = vec![NOBODY; size as usize].into_boxed_slice();
+    if divisor == 0 {
+        return table;
+    }
+    // Weights count with half as many bits as the size has, so that a round never takes the whole table.
+    let shift = bits(greatest / divisor).saturating_sub(bits(size) / 2);
+    let mut permutations: Vec<_> = list
+        .iter()
+        .filter(|(_, share)| share.last_weight > 0)
+        .map(|(place, share)| {
+            let key = hash::fold(share.server).wrapping_add(share.port.into());
+            Permutation {
+                place: *place,
+                next: hash::siphash_1_3(key, BEGIN) % size,
+                skip: hash::siphash_1_3(key, SKIP) % (size - 1) + 1,
+                turns: (share.last_weight / divisor >> shift).max(1),
+            }
+        })
+        .collect();
+    let mut left = size;
+    while left > 0 {
+        for one in &mut permutations {
+            for _ in 0..one.turns.min(left) {
+                while table[one.next as usize] != NOBODY {
+                    one.next = (one.next + one.skip) % size;
+                }
+                table[one.next as usize] = one.place;
+                one.next = (one.next + one.skip) % size;
+                left -= 1;
+            }
+        }
+    }
+    table
+}
+
+const fn bits(number: u32) -> u32 {
+    u32::BITS - number.leading_zeros()
+}
