@@ -123,6 +123,8 @@ named! {
         ConnectionsClosed => "connections_closed",
         /// Connections opened through a persistence template.
         TemplateHits => "template_hits",
+        /// Choices of lblc and lblcr not remembered because their cache is full.
+        LocalityFull => "locality_full",
         /// ICMP errors not sent because their token bucket was empty.
         IcmpSuppressed => "icmp_suppressed",
         /// Packets parked for an unresolved next hop.
@@ -277,6 +279,8 @@ pub struct SharedCounts {
     pub total: AtomicU32,
     /// Persistence templates that name the destination; kept for every destination.
     pub templates: AtomicU32,
+    /// Cache entries of lblc and lblcr that name the destination.
+    pub cached: AtomicU32,
     /// Set when the connections reach the upper threshold, cleared at the lower one.
     pub overloaded: AtomicBool,
 }
@@ -376,6 +380,15 @@ impl DestinationTable {
         false
     }
 
+    /// Takes a place in the shared count whatever the threshold, for the caller to open a connection in.
+    pub fn exceed(&self, slot: DestinationSlot, upper: u32) {
+        let shared = self.shared(slot);
+        let before = shared.total.fetch_add(1, Relaxed);
+        if upper != 0 && before + 1 >= upper {
+            shared.overloaded.store(true, Relaxed);
+        }
+    }
+
     /// Gives a reserved place back.
     pub fn release(&self, slot: DestinationSlot) {
         self.shared(slot).total.fetch_sub(1, Relaxed);
@@ -468,11 +481,12 @@ impl DestinationTable {
         totals
     }
 
-    /// Whether no connection and no template names the destination.
+    /// Whether no connection, no template and no scheduler's cache names the destination.
     #[must_use]
     pub fn unreferenced(&self, slot: DestinationSlot) -> bool {
         let totals = self.totals(slot);
-        totals.active == 0 && totals.inactive == 0 && totals.templates == 0
+        let cached = self.shared(slot).cached.load(Relaxed);
+        totals.active == 0 && totals.inactive == 0 && totals.templates == 0 && cached == 0
     }
 }
 

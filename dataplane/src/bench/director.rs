@@ -31,6 +31,8 @@ pub struct DirectorConfig {
     pub fragments: u32,
     /// Parked packets of each worker.
     pub parked: usize,
+    /// Addresses that lblc and lblcr remember, of each worker.
+    pub localities: u32,
 }
 
 impl Default for DirectorConfig {
@@ -45,6 +47,7 @@ impl Default for DirectorConfig {
             templates: 1024,
             fragments: 256,
             parked: 64,
+            localities: 1024,
         }
     }
 }
@@ -90,7 +93,9 @@ impl Director {
                 services: config.services,
                 fragments: config.fragments,
                 parked: config.parked,
+                localities: config.localities,
                 hash_key: HashKey([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]),
+                seed: id.into(),
             };
             Engine::new(&config, Arc::clone(&shared), now)
         };

@@ -13,7 +13,7 @@ use crate::exception::PuntClass;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
 use crate::pipeline::{Owner, Parking, Slots, Turn};
-use crate::scheduler::Cursor;
+use crate::scheduler::{Cursor, Localities, Random};
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
 use crate::steering::fragments::{FragmentKey, FragmentMap};
@@ -27,6 +27,9 @@ const ICMP_BURST: u32 = 50;
 
 /// Wheel entries looked at in one turn.
 const WHEEL_BUDGET: u32 = 256;
+
+/// Remembered addresses looked at in one millisecond.
+const LOCALITY_BUDGET: u32 = 64;
 
 /// Template buckets looked at in one millisecond by worker 0.
 const TEMPLATE_BUDGET: u32 = 64;
@@ -52,8 +55,12 @@ pub struct EngineConfig {
     pub fragments: u32,
     /// Packets parked for unresolved next hops.
     pub parked: usize,
+    /// Addresses that lblc and lblcr remember.
+    pub localities: u32,
     /// Secret of the tables' hashes.
     pub hash_key: HashKey,
+    /// Where this worker's random numbers begin: not the same for two workers, and known to nobody outside.
+    pub seed: u64,
 }
 
 /// Why an engine could not be made.
@@ -83,6 +90,8 @@ pub(crate) struct Core<P> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) owner: Owner,
     pub(crate) cursors: Box<[Cursor]>,
+    pub(crate) random: Random,
+    pub(crate) localities: Localities,
     pub(crate) parking: Parking<P>,
     pub(crate) fragments: FragmentMap<(P, PortId)>,
     hash_key: HashKey,
@@ -112,12 +121,15 @@ impl<P: Packet> Engine<P> {
     /// # Errors
     /// The memory is not to be had.
     pub fn new(config: &EngineConfig, shared: Arc<Shared>, now: Ticks) -> Result<Self, EngineError> {
+        let mut random = Random::seeded(config.seed);
         Ok(Self {
             core: Core {
                 id: config.id,
                 shared,
                 owner: Owner::new(config.workers, config.steering, config.trusted_rss.clone()),
                 cursors: vec![Cursor::start(config.id); config.services].into_boxed_slice(),
+                localities: Localities::new(config.localities, config.services, random.bits()),
+                random,
                 parking: Parking::new(config.parked),
                 fragments: FragmentMap::new(config.fragments, config.fragments, config.hash_key.0),
                 hash_key: config.hash_key,
@@ -149,7 +161,7 @@ impl<P: Packet> Engine<P> {
     /// Work that is due by time: expiry, parked packets, fragments. To be called once a turn, traffic or not.
     pub fn turn<S: Sink<P>>(&mut self, snapshot: &Snapshot, now: Ticks, sink: &mut S) {
         if snapshot.revision != self.revision {
-            self.core.fold_new(snapshot, self.revision);
+            self.core.follow(snapshot, self.revision, now);
             self.revision = snapshot.revision;
         }
         let mut turn = Turn { snapshot, now, sink };
@@ -162,7 +174,7 @@ impl<P: Packet> Engine<P> {
         if now != self.ticked {
             self.ticked = now;
             self.forget_pieces(now);
-            self.core.tidy(now);
+            self.core.tidy(snapshot, now);
             let refused = self.v4.wheel_full() + self.v6.wheel_full();
             self.core.counters().set(Counter::WheelFull, refused);
         }
@@ -240,8 +252,10 @@ impl<P: Packet> Core<P> {
         key.home(self.hash_key.0, self.workers)
     }
 
-    /// A millisecond's housekeeping of worker 0: templates.
-    fn tidy(&mut self, now: Ticks) {
+    /// A millisecond's housekeeping: the schedulers' caches, and templates on worker 0.
+    fn tidy(&mut self, snapshot: &Snapshot, now: Ticks) {
+        self.localities.tidy(snapshot, now, LOCALITY_BUDGET, &*self.shared);
+        self.counters().set(Counter::LocalityFull, self.localities.refused());
         if self.id == WorkerId(0) {
             let destinations = &self.shared.destinations;
             self.shared.templates.sweep(now, TEMPLATE_BUDGET, &mut |slot: DestinationSlot| {
@@ -250,11 +264,14 @@ impl<P: Packet> Core<P> {
         }
     }
 
-    /// Shares this worker's counts of services whose scheduler or thresholds began to read them after `revision`.
-    fn fold_new(&self, snapshot: &Snapshot, revision: u64) {
+    /// Takes note of what is new since `revision`: settings, and services whose scheduler or thresholds read counts, which this
+    /// worker shares from now on.
+    fn follow(&mut self, snapshot: &Snapshot, revision: u64, now: Ticks) {
+        self.localities.configure(&snapshot.settings);
         snapshot.newly_shared(revision, |service: ServiceSlot| {
-            let candidates = snapshot.service(service).into_iter().flat_map(|view| view.candidates.iter());
-            for candidate in candidates {
+            let Some(view) = snapshot.service(service) else { return };
+            self.localities.begin(view, now);
+            for candidate in &view.candidates {
                 self.shared.destinations.fold(self.id, candidate.slot);
             }
         });

@@ -79,4 +79,12 @@ impl Loads for Shared {
         let shared = self.destinations.shared(slot);
         shared.total.load(Relaxed).saturating_sub(shared.active.load(Relaxed))
     }
+
+    fn hold(&self, slot: DestinationSlot) {
+        self.destinations.shared(slot).cached.fetch_add(1, Relaxed);
+    }
+
+    fn release(&self, slot: DestinationSlot) {
+        self.destinations.shared(slot).cached.fetch_sub(1, Relaxed);
+    }
 }

@@ -101,7 +101,7 @@ impl<P: Packet> Core<P> {
             destination: tuple.destination.ip(),
             now,
         };
-        let mut own = Own { cursor };
+        let mut own = Own { cursor, random: &mut self.random, localities: &mut self.localities };
         // A destination that another worker fills between choice and reservation is overloaded in the next round.
         for _ in 0..=service.candidates.len() {
             let index =
@@ -112,6 +112,10 @@ impl<P: Packet> Core<P> {
                 return Ok((candidate.slot, false));
             }
             self.shared.destinations.fold(self.id, candidate.slot);
+            if service.scheduler.exceeds_thresholds() {
+                self.shared.destinations.exceed(candidate.slot, candidate.upper_threshold);
+                return Ok((candidate.slot, true));
+            }
             if self.shared.destinations.reserve(candidate.slot, candidate.upper_threshold) {
                 return Ok((candidate.slot, true));
             }

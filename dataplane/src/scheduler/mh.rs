@@ -73,7 +73,7 @@ pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u
                 place: *place,
                 next: hash::siphash_1_3(key, BEGIN) % size,
                 skip: hash::siphash_1_3(key, SKIP) % (size - 1) + 1,
-                turns: (share.last_weight / divisor >> shift).max(1),
+                turns: ((share.last_weight / divisor) >> shift).max(1),
             }
         })
         .collect();

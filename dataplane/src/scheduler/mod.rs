@@ -11,30 +11,40 @@ mod cursor;
 mod dh;
 mod fo;
 mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
+mod locality;
 mod mh;
 mod nq;
 mod ovf;
+mod random;
 mod rr;
 mod sed;
 mod sh;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod twos;
 mod wlc;
 mod wrr;
 
 pub use cursor::Cursor;
 pub use dh::DestinationHashing;
 pub use fo::FailOver;
+pub use lblc::LocalityLeastConnections;
+pub use lblcr::ReplicatedLocality;
 pub use lc::LeastConnections;
+pub use locality::Localities;
 pub use mh::MaglevHashing;
 pub use nq::NeverQueue;
 pub use ovf::Overflow;
+pub use random::Random;
 pub use rr::RoundRobin;
 pub use sed::ShortestExpectedDelay;
 pub use sh::SourceHashing;
 pub(crate) use table::{Share, table};
+pub use twos::TwoChoices;
 pub use wlc::WeightedLeastConnections;
 pub use wrr::WeightedRoundRobin;
 pub(crate) use wrr::{greatest_common_divisor, wrr_adjust};
@@ -43,7 +53,7 @@ use crate::id::{DestinationSlot, Ticks};
 use crate::snapshot::{Candidate, SchedulerKind, ServiceView, scheduler_flags};
 use std::net::IpAddr;
 
-/// What a scheduler may ask about destinations. Counts are those of the whole director.
+/// What a scheduler may ask about destinations, and tell. Counts are those of the whole director.
 pub trait Loads {
     /// Whether the destination has reached its upper threshold.
     fn overloaded(&self, slot: DestinationSlot) -> bool;
@@ -51,6 +61,12 @@ pub trait Loads {
     fn active(&self, slot: DestinationSlot) -> u32;
     /// The other connections.
     fn inactive(&self, slot: DestinationSlot) -> u32;
+
+    /// A cache names the destination from now on: it keeps its slot when it is removed.
+    fn hold(&self, _: DestinationSlot) {}
+
+    /// Takes one [`Loads::hold`] back.
+    fn release(&self, _: DestinationSlot) {}
 }
 
 /// The packet that opens a connection, as schedulers see it.
@@ -80,6 +96,10 @@ impl Request {
 pub struct Own<'a> {
     /// Where it stands in the service's list.
     pub cursor: &'a mut Cursor,
+    /// twos draws from it.
+    pub random: &'a mut Random,
+    /// The destinations of addresses, for lblc and lblcr.
+    pub localities: &'a mut Localities,
 }
 
 /// A scheduling algorithm.
@@ -94,7 +114,7 @@ pub trait Scheduler {
 }
 
 /// Asks the service's scheduler for the destination of a new connection: an index into `service.candidates`, `None` when no
-/// destination is usable. Removed destinations, those of weight 0 and overloaded ones are never chosen.
+/// destination is usable. Removed destinations and those of weight 0 are never chosen, overloaded ones only by lblc.
 #[inline]
 pub fn choose(
     service: &ServiceView,
@@ -107,6 +127,8 @@ pub fn choose(
         SchedulerKind::Wrr => WeightedRoundRobin::choose(service, request, own, loads),
         SchedulerKind::Lc => LeastConnections::choose(service, request, own, loads),
         SchedulerKind::Wlc => WeightedLeastConnections::choose(service, request, own, loads),
+        SchedulerKind::Lblc => LocalityLeastConnections::choose(service, request, own, loads),
+        SchedulerKind::Lblcr => ReplicatedLocality::choose(service, request, own, loads),
         SchedulerKind::Dh => DestinationHashing::choose(service, request, own, loads),
         SchedulerKind::Sh => SourceHashing::choose(service, request, own, loads),
         SchedulerKind::Mh => MaglevHashing::choose(service, request, own, loads),
@@ -114,6 +136,7 @@ pub fn choose(
         SchedulerKind::Nq => NeverQueue::choose(service, request, own, loads),
         SchedulerKind::Fo => FailOver::choose(service, request, own, loads),
         SchedulerKind::Ovf => Overflow::choose(service, request, own, loads),
+        SchedulerKind::Twos => TwoChoices::choose(service, request, own, loads),
     }
 }
 

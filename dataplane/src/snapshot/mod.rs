@@ -112,7 +112,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Behaviour, by the kernel's sysctl names.
     pub settings: Settings,
-    /// The last services whose counts became shared, with the revision that did it, the oldest first.
+    /// The last services whose counts became shared, or that share them in a new generation, with the revision that did it, the
+    /// oldest first.
     pub sharing: Arc<[(u64, ServiceSlot)]>,
 }
 
@@ -139,7 +140,7 @@ impl Snapshot {
         }
     }
 
-    /// Calls `each` with every service whose counts became shared after `revision`; with all shared ones when the log does
+    /// Calls `each` with every service that was logged in `sharing` after `revision`; with all shared ones when the log does
     /// not reach back so far.
     pub fn newly_shared(&self, revision: u64, mut each: impl FnMut(ServiceSlot)) {
         let complete =

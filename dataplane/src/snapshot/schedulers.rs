@@ -14,6 +14,10 @@ pub enum SchedulerKind {
     Lc,
     /// Weighted least connections.
     Wlc,
+    /// Locality-based least connections.
+    Lblc,
+    /// Locality-based least connections with replication.
+    Lblcr,
     /// Destination hashing.
     Dh,
     /// Source hashing.
@@ -28,15 +32,19 @@ pub enum SchedulerKind {
     Fo,
     /// Weighted overflow.
     Ovf,
+    /// Power of two choices.
+    Twos,
 }
 
 impl SchedulerKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Rr,
         Self::Wrr,
         Self::Lc,
         Self::Wlc,
+        Self::Lblc,
+        Self::Lblcr,
         Self::Dh,
         Self::Sh,
         Self::Mh,
@@ -44,6 +52,7 @@ impl SchedulerKind {
         Self::Nq,
         Self::Fo,
         Self::Ovf,
+        Self::Twos,
     ];
 
     /// Name as ipvsadm knows it.
@@ -54,6 +63,8 @@ impl SchedulerKind {
             Self::Wrr => "wrr",
             Self::Lc => "lc",
             Self::Wlc => "wlc",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
             Self::Dh => "dh",
             Self::Sh => "sh",
             Self::Mh => "mh",
@@ -61,13 +72,23 @@ impl SchedulerKind {
             Self::Nq => "nq",
             Self::Fo => "fo",
             Self::Ovf => "ovf",
+            Self::Twos => "twos",
         }
+    }
+
+    /// Whether it may choose a destination that has reached its threshold.
+    #[must_use]
+    pub const fn exceeds_thresholds(self) -> bool {
+        matches!(self, Self::Lblc)
     }
 
     /// Whether it reads connection counts, which then must be shared between workers.
     #[must_use]
     pub const fn reads_counts(self) -> bool {
-        matches!(self, Self::Lc | Self::Wlc | Self::Sed | Self::Nq | Self::Ovf)
+        matches!(
+            self,
+            Self::Lc | Self::Wlc | Self::Lblc | Self::Lblcr | Self::Sed | Self::Nq | Self::Ovf | Self::Twos
+        )
     }
 }
 

@@ -26,6 +26,8 @@ pub struct RuntimeConfig {
     pub hash_key: HashKey,
     /// Secret of the template table's hash.
     pub template_key: u128,
+    /// Where the workers' random numbers begin.
+    pub seed: u64,
 }
 
 /// A port as configured.
@@ -89,6 +91,8 @@ pub struct Limits {
     pub fragments: u32,
     /// Packets parked for unresolved next hops, each worker.
     pub parked: usize,
+    /// Addresses that lblc and lblcr remember, each worker.
+    pub localities: u32,
 }
 
 impl Limits {
@@ -108,7 +112,7 @@ impl Limits {
         if workers == 1 { part } else { part.saturating_add(part / 8) }
     }
 
-    /// Sizes of one engine; worker, steering and ports are the caller's to fill in.
+    /// Sizes of one engine; worker, steering, ports and seed are the caller's to fill in.
     pub(super) fn engine(&self, workers: usize, hash_key: HashKey) -> EngineConfig {
         EngineConfig {
             id: WorkerId(0),
@@ -120,7 +124,9 @@ impl Limits {
             services: self.services,
             fragments: self.fragments,
             parked: self.parked,
+            localities: self.localities,
             hash_key,
+            seed: 0,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::connection::Slab;
 use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared};
 use crate::id::{PortId, WorkerId};
 use crate::rcu::{self, Publisher};
+use crate::scheduler::Random;
 use crate::snapshot::{PortView, Snapshot};
 use crate::steering::Steering;
 use crossbeam_queue::ArrayQueue;
@@ -179,6 +180,7 @@ impl Runtime {
         let mut connections = Vec::with_capacity(workers);
         let mut exchanges = Vec::with_capacity(workers);
         let mut ready = Vec::with_capacity(workers);
+        let mut seeds = Random::seeded(config.seed);
         for (number, (rings, reader)) in (0_u8..).zip(worker_ends.into_iter().zip(readers)) {
             let id = WorkerId(number);
             let engine_config = EngineConfig {
@@ -186,6 +188,7 @@ impl Runtime {
                 workers: u8::try_from(workers).unwrap_or(u8::MAX),
                 steering,
                 trusted_rss: trusted.clone(),
+                seed: seeds.bits(),
                 ..config.limits.engine(workers, config.hash_key)
             };
             let engine: Engine<DpdkPacket> = Engine::new(&engine_config, Arc::clone(&shared), clock.now())

@@ -131,7 +131,9 @@ impl Lab {
             services,
             fragments: 256,
             parked: 64,
+            localities: 0,
             hash_key: HashKey(KEY),
+            seed: 0,
         };
         Ok(Self {
             engine: Engine::new(&config, Arc::clone(&shared), now)

@@ -1,10 +1,10 @@
 //! The real thing: editor, snapshots, cursors and shared counts, as the engine drives them.
 
 use crate::counters::{Activity, DestinationTable};
-use crate::id::{DestinationSlot, ServiceSlot, WorkerId};
-use crate::scheduler::{Cursor, Loads, Own, Request, choose};
+use crate::id::{DestinationSlot, ServiceSlot, Ticks, WorkerId};
+use crate::scheduler::{Cursor, Loads, Localities, Own, Random, Request, choose};
 use crate::snapshot::{
-    Cursors, DestinationSpec, Editor, Limits, SchedulerKind, ServiceKey, ServiceSpec, Snapshot,
+    Cursors, DestinationSpec, Editor, Limits, SchedulerKind, ServiceKey, ServiceSpec, Settings, Snapshot,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,16 +13,20 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Places for destinations, those in the trash included.
 const DESTINATIONS: u32 = 128;
+/// Addresses that a worker's cache has room for.
+const CACHED: u32 = 4096;
 
 pub(super) struct Director {
     editor: Editor,
     snapshot: Snapshot,
     table: DestinationTable,
     cursors: Vec<Cursor>,
+    own: Vec<(Random, Localities)>,
     service: ServiceSlot,
     spec: ServiceSpec,
     /// Addresses and ports of servers that are not at their usual ones.
     elsewhere: BTreeMap<u8, (IpAddr, u16)>,
+    /// Milliseconds.
     now: u64,
 }
 
@@ -40,6 +44,14 @@ impl Loads for Shared<'_> {
     fn inactive(&self, slot: DestinationSlot) -> u32 {
         self.0.shared(slot).total.load(Relaxed) - self.active(slot)
     }
+
+    fn hold(&self, slot: DestinationSlot) {
+        self.0.shared(slot).cached.fetch_add(1, Relaxed);
+    }
+
+    fn release(&self, slot: DestinationSlot) {
+        self.0.shared(slot).cached.fetch_sub(1, Relaxed);
+    }
 }
 
 struct Positions<'a>(&'a [Cursor]);
@@ -50,21 +62,31 @@ impl Cursors for Positions<'_> {
     }
 }
 
+/// The engine's clock, which wraps.
+pub(super) fn ticks(milliseconds: u64) -> Ticks {
+    Ticks(u32::try_from(milliseconds % (1 << 32)).unwrap())
+}
+
 impl Director {
     pub(super) fn new(scheduler: SchedulerKind, workers: u8) -> Self {
         let address = IpAddr::from([192, 0, 2, 1]);
         let key = ServiceKey::Address { protocol: 6, address, port: 80 };
-        Self::with(ServiceSpec::new(key, scheduler), workers)
+        Self::with(ServiceSpec::new(key, scheduler), workers, 0)
     }
 
-    pub(super) fn with(spec: ServiceSpec, workers: u8) -> Self {
+    pub(super) fn with(spec: ServiceSpec, workers: u8, now: u64) -> Self {
         let mut editor = Editor::new(Limits { services: 4, destinations: DESTINATIONS }, Arc::default());
         let service = editor.add_service(spec).unwrap();
         let snapshot = editor.publish();
         let table = DestinationTable::new(workers.into(), DESTINATIONS as usize);
         let cursors = (0..workers).map(|worker| Cursor::start(WorkerId(worker))).collect();
+        let own = |worker| (Random::seeded(worker), Localities::new(CACHED, 4, worker));
+        let own = (0..workers).map(|worker| own(worker.into())).collect();
         let elsewhere = BTreeMap::new();
-        Self { editor, snapshot, table, cursors, service, spec, elsewhere, now: 0 }
+        let mut director = Self { editor, snapshot, table, cursors, own, service, spec, elsewhere, now };
+        director.configure(Settings::default());
+        director.follow();
+        director
     }
 
     /// Gives a server another address and port, before it is added.
@@ -83,7 +105,8 @@ impl Director {
 
     pub(super) fn choose(&mut self, worker: u8, request: &Request) -> Option<u8> {
         let view = self.snapshot.service(self.service).unwrap();
-        let mut own = Own { cursor: &mut self.cursors[usize::from(worker)] };
+        let (random, localities) = &mut self.own[usize::from(worker)];
+        let mut own = Own { cursor: &mut self.cursors[usize::from(worker)], random, localities };
         let index = choose(view, request, &mut own, &Shared(&self.table))?;
         let candidate = view.candidates[index];
         assert!(!candidate.removed && candidate.weight > 0);
@@ -100,7 +123,11 @@ impl Director {
         let slot = self.slot(server);
         self.table.fold(WorkerId(worker), slot);
         let upper = self.snapshot.destination(slot).unwrap().upper_threshold;
-        assert!(self.table.reserve(slot, upper));
+        if self.spec.scheduler.exceeds_thresholds() {
+            self.table.exceed(slot, upper);
+        } else {
+            assert!(self.table.reserve(slot, upper));
+        }
         self.table.opened(WorkerId(worker), slot, activity, true);
     }
 
@@ -125,6 +152,35 @@ impl Director {
         for change in self.editor.take_threshold_changes() {
             change.apply(&self.table);
         }
+        self.follow();
+    }
+
+    /// What an engine does when it sees a new snapshot.
+    fn follow(&mut self) {
+        for (_, localities) in &mut self.own {
+            localities.begin(self.snapshot.service(self.service).unwrap(), ticks(self.now));
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn leap(&mut self, now: u64) {
+        self.now = now;
+        for (_, localities) in &mut self.own {
+            localities.tidy(&self.snapshot, ticks(now), CACHED, &Shared(&self.table));
+        }
+    }
+
+    pub(super) fn configure(&mut self, settings: Settings) {
+        for (_, localities) in &mut self.own {
+            localities.configure(&settings);
+        }
+    }
+
+    /// Choices that no cache had room for, and cache entries that name a destination.
+    pub(super) fn cached(&self) -> (u64, u32) {
+        let refused = self.own.iter().map(|(_, localities)| localities.refused()).sum();
+        let slots = (0..DESTINATIONS).map(DestinationSlot);
+        (refused, slots.map(|slot| self.table.shared(slot).cached.load(Relaxed)).sum())
     }
 
     pub(super) fn add(&mut self, server: u8, weight: u32, upper: u32, lower: u32) {
@@ -151,12 +207,9 @@ impl Director {
         self.publish();
     }
 
-    /// Lets 40 seconds pass; returns the time in milliseconds.
-    pub(super) fn housekeep(&mut self) -> u64 {
-        self.now += 40_000;
+    pub(super) fn housekeep(&mut self) {
         let passed = self.snapshot.revision;
         self.editor.housekeep(self.now, &self.table, &Positions(&self.cursors), passed);
         self.publish();
-        self.now
     }
 }

@@ -2,21 +2,20 @@
 //! packet. Connections are tracked just far enough for their counts to be right; every packet that the kernel scheduled must be
 //! given the server that the kernel gave it.
 
-use super::director::Director;
+use super::director::{Director, ticks};
 use crate::connection::flags::NO_OUTPUT;
 use crate::connection::tcp::{self, Sender, State};
 use crate::flow::protocol;
-use crate::id::Ticks;
 use crate::packet::{Parsed, parse, tcp as tcp_flags};
 use crate::scheduler::Request;
-use crate::snapshot::{SchedulerKind, ServiceKey, ServiceSpec, Timeouts, scheduler_flags};
+use crate::snapshot::{SchedulerKind, ServiceKey, ServiceSpec, Settings, Timeouts, scheduler_flags};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Beginnings of the names of the scenarios that are about schedulers.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 18] = [
     "rr_",
     "wrr_",
     "lc_",
@@ -31,6 +30,9 @@ const FAMILIES: [&str; 15] = [
     "udpsched_",
     "ipv6_sh",
     "ipv6_mh",
+    "lblc_",
+    "lblcr_",
+    "sched_change",
     "mh_",
 ];
 
@@ -47,6 +49,8 @@ struct Connection {
 struct Scenario {
     director: Option<Director>,
     spec: Option<ServiceSpec>,
+    now: u64,
+    settings: Settings,
     present: BTreeMap<u8, ()>,
     connections: HashMap<(SocketAddr, SocketAddr), Connection>,
     /// Clients of a persistent service.
@@ -108,6 +112,14 @@ impl Scenario {
                     }
                 }
             }
+            ["cat", ..] => {
+                let setting = words.iter().find(|word| word.ends_with("_expiration;")).unwrap();
+                let seconds = words.iter().find_map(|word| word.parse().ok()).unwrap();
+                match setting.contains("lblcr") {
+                    true => self.settings.lblcr_expiration = seconds,
+                    false => self.settings.lblc_expiration = seconds,
+                }
+            }
             _ => {}
         }
         let persistent = words[1] == "ipvsadm" && matches!(words[2], "-A" | "-E");
@@ -133,7 +145,9 @@ impl Scenario {
         };
         let spec = ServiceSpec { flags, ..ServiceSpec::new(key, kind) };
         self.spec = Some(spec);
-        self.director = Some(Director::with(spec, 1));
+        let mut director = Director::with(spec, 1, self.now);
+        director.configure(self.settings);
+        self.director = Some(director);
     }
 
     fn close(&mut self, key: &(SocketAddr, SocketAddr)) {
@@ -185,7 +199,7 @@ impl Scenario {
                 client: source.ip(),
                 client_port: source.port(),
                 destination: destination.ip(),
-                now: Ticks(u32::try_from(now).unwrap()),
+                now: ticks(now),
             };
             let Some(server) = self.schedule(&request, sent_to, line) else { return };
             let state = tcp::initial(headers.protocol);
@@ -230,7 +244,11 @@ impl Scenario {
             let record: Value = serde_json::from_str(record).unwrap();
             let text = |field: &str| record[field].as_str().unwrap();
             let now = format!("{:.0}", record["t"].as_f64().unwrap() * 1000.0).parse().unwrap();
+            scenario.now = now;
             scenario.expire(now);
+            if let Some(director) = &mut scenario.director {
+                director.leap(now);
+            }
             match text("op") {
                 "ctl" if record["rc"] == 0 => scenario.control(text("line")),
                 "pkt" if text("if") == "c" => {

@@ -338,7 +338,10 @@ impl Editor {
             let service = &mut self.services[slot.index()];
             let view = (service.tenancy == Tenancy::Live).then(|| Arc::new(service.view(slot)));
             let shares_now = view.as_ref().is_some_and(|view| view.shared_counts);
-            let shared_before = self.draft.service(slot).is_some_and(|view| view.shared_counts);
+            // Workers start a scheduler's state with its generation.
+            let generation = view.as_ref().map_or(0, |view| view.generation);
+            let before = self.draft.service(slot).filter(|view| view.shared_counts);
+            let shared_before = before.is_some_and(|view| view.generation == generation);
             if shares_now && (!shared_before || self.taken_back.contains(&slot)) {
                 self.log_sharing(revision, slot);
             }

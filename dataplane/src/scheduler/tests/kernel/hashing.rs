@@ -106,7 +106,7 @@ impl Kernel {
             for (place, server) in self.list.iter().enumerate() {
                 let turns = match last(server) {
                     0 => 0,
-                    weight => (weight / g >> shift).max(1),
+                    weight => ((weight / g) >> shift).max(1),
                 };
                 for _ in 0..turns {
                     if free == 0 {

@@ -2,9 +2,11 @@
 //! last choice, weights that are counted down one step at a time.
 
 mod hashing;
+mod locality;
 
-use crate::scheduler::Request;
+use crate::scheduler::{Random, Request};
 use crate::snapshot::SchedulerKind;
+use locality::{Known, Timer};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -40,6 +42,12 @@ pub(super) struct Kernel {
     table_bits: u32,
     table: Vec<Option<u8>>,
     last_weights: HashMap<u8, u32>,
+    /// lblc and lblcr: what is remembered of addresses, and for how long, in milliseconds.
+    known: HashMap<IpAddr, Known>,
+    timer: Timer,
+    expiration: u64,
+    now: u64,
+    random: Random,
     /// Removed servers, and since when they are idle.
     trash: HashMap<u8, Option<u64>>,
     /// Whether servers have IPv6 addresses.
@@ -49,7 +57,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// `size` and `bits` are mh's.
     pub(super) fn new(kind: SchedulerKind, v6: bool, (size, table_bits): (u32, u32)) -> Self {
-        Self {
+        let mut kernel = Self {
             kind,
             flags: 0,
             list: Vec::new(),
@@ -62,9 +70,16 @@ impl Kernel {
             table_bits,
             table: Vec::new(),
             last_weights: HashMap::new(),
+            known: HashMap::new(),
+            timer: Timer::default(),
+            expiration: 86_400_000,
+            now: 0,
+            random: Random::seeded(0),
             trash: HashMap::new(),
             v6,
-        }
+        };
+        kernel.start_cache(86_400_000);
+        kernel
     }
 
     fn address(&self, name: u8) -> (IpAddr, u16) {
@@ -108,11 +123,15 @@ impl Kernel {
     }
 
     /// The trash: a server that is looked at without connections for 120 s is gone for good.
-    pub(super) fn housekeep(&mut self, now: u64) {
-        for (name, idle_since) in &mut self.trash {
-            let idle = self.counts.get(name).is_none_or(|counts| counts.active + counts.inactive == 0);
+    pub(super) fn housekeep(&mut self) {
+        let now = self.now;
+        let mut trash = std::mem::take(&mut self.trash);
+        for (name, idle_since) in &mut trash {
+            let unused = self.counts.get(name).is_none_or(|counts| counts.active + counts.inactive == 0);
+            let idle = unused && !self.remembers(*name);
             *idle_since = idle.then(|| idle_since.unwrap_or(now));
         }
+        self.trash = trash;
         let old = self.trash.extract_if(|_, since| since.is_some_and(|since| now - since >= 120_000));
         for (name, _) in old {
             self.last_weights.remove(&name);
@@ -126,6 +145,7 @@ impl Kernel {
             self.kind = kind;
             self.pointer = None;
             self.current = 0;
+            self.start_cache(self.expiration);
             self.list_changed();
         }
     }
@@ -222,10 +242,31 @@ impl Kernel {
             SchedulerKind::Ovf => {
                 self.heaviest(|one| self.usable(one) && self.active(one) <= one.weight.into())
             }
+            SchedulerKind::Lblc => self.lblc(request),
+            SchedulerKind::Lblcr => self.lblcr(request),
             SchedulerKind::Dh => self.dh(request),
             SchedulerKind::Sh => self.sh(request),
             SchedulerKind::Mh => self.mh(request),
+            SchedulerKind::Twos => self.twos(),
         }
+    }
+
+    /// Two servers drawn by weight; the better one by wlc's measure, the first drawn of equals.
+    fn twos(&mut self) -> Option<u8> {
+        let usable: Vec<Server> = self.list.iter().copied().filter(|one| self.usable(one)).collect();
+        let total: u64 = usable.iter().map(|one| u64::from(one.weight)).sum();
+        if usable.is_empty() {
+            return None;
+        }
+        let mut draw = || {
+            let number = self.random.up_to(total);
+            let ends = |place: &usize| usable[..=*place].iter().map(|one| u64::from(one.weight)).sum::<u64>();
+            usable[(0..usable.len()).find(|place| ends(place) >= number).unwrap()]
+        };
+        let (first, second) = (draw(), draw());
+        let better =
+            self.load(&first) * u64::from(second.weight) > self.load(&second) * u64::from(first.weight);
+        Some(if better { second.name } else { first.name })
     }
 
     fn sed(&self) -> Option<u8> {
