@@ -253,7 +253,7 @@ impl Localities {
     #[inline]
     fn bucket(&self, service: ServiceSlot, address: u128) -> usize {
         let [k0, k1, k2] = self.words;
-        let (high, low) = ((address >> 64) as u64, (address & u128::from(u64::MAX)) as u64);
+        let (high, low) = ((address >> 64) as u64, (address & 0xFFFF_FFFF_FFFF_FFFF) as u64);
         let hash = fold(fold(high ^ k0, low ^ k1) ^ u64::from(service.0), k2);
         usize::try_from(hash >> 32).unwrap_or(0) & (self.buckets.len() - 1)
     }
@@ -290,7 +290,7 @@ impl Localities {
         None
     }
 
-    /// Remembers `candidate` (an index in the service's list) for `address`, of which nothing is remembered.
+    /// Remembers `candidate` (an index in the service's list) for `address`, which [`Localities::find`] has not found.
     pub(super) fn insert(
         &mut self,
         service: &ServiceView,
@@ -458,3 +458,6 @@ fn bits(address: IpAddr) -> u128 {
         IpAddr::V6(v6) => v6.to_bits(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,11 +176,11 @@ impl Director {
         }
     }
 
-    /// Choices that no cache had room for, and cache entries that name a destination.
-    pub(super) fn cached(&self) -> (u64, u32) {
+    /// Choices that no cache had room for, and how many destinations the addresses in the caches remember together.
+    pub(super) fn cached(&self) -> (u64, usize) {
         let refused = self.own.iter().map(|(_, localities)| localities.refused()).sum();
-        let slots = (0..DESTINATIONS).map(DestinationSlot);
-        (refused, slots.map(|slot| self.table.shared(slot).cached.load(Relaxed)).sum())
+        let held = |slot| self.table.shared(DestinationSlot(slot)).cached.load(Relaxed) as usize;
+        (refused, (0..DESTINATIONS).map(held).sum())
     }
 
     pub(super) fn add(&mut self, server: u8, weight: u32, upper: u32, lower: u32) {

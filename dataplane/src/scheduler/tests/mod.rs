@@ -81,7 +81,7 @@ fn both(scheduler: SchedulerKind, v6: bool, size: u32, bits: u32) -> (Director, 
 /// Random life of a service, the director and the kernel's model side by side; every choice must be the same.
 fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'static str, u32> {
     let mut dice = Dice::new(seed);
-    let v6 = seed % 2 == 0;
+    let v6 = seed.is_multiple_of(2);
     let (size, bits) = if seed % 7 == 3 { (4093, 6) } else { (251, 4) };
     let (mut director, mut kernel) = both(kind, v6, size, bits);
     let mut open: Vec<(u8, bool)> = Vec::new();
@@ -154,6 +154,11 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
                 kernel.leap(now);
                 director.housekeep();
                 kernel.housekeep();
+                assert_eq!(
+                    director.cached(),
+                    (0, kernel.remembered()),
+                    "{kind:?} seed {seed} after {done:?}"
+                );
                 "housekept"
             }
             _ => "nothing",

@@ -90,7 +90,7 @@ impl Scenario {
         let number = |option: &str| value(option).map_or(0, |text| text.parse().unwrap());
         match words[1..] {
             ["ipvsadm", "-A" | "-E", ..] => {
-                self.service(value("-t"), value("-u"), value("-s").unwrap(), value("-b"))
+                self.service(value("-t"), value("-u"), value("-s").unwrap(), value("-b"));
             }
             ["ipvsadm", "-a" | "-e" | "-d", ..] => {
                 let (address, port) = host(value("-r").unwrap());
@@ -98,7 +98,7 @@ impl Scenario {
                 let director = self.director.as_mut().unwrap();
                 let server = name(address);
                 self.masquerades |= words.contains(&"-m");
-                let port = port.filter(|_| self.masquerades).unwrap_or(self.spec.unwrap().key.port());
+                let port = port.filter(|_| self.masquerades).unwrap_or_else(|| self.spec.unwrap().key.port());
                 match words[2] {
                     "-a" => {
                         director.place(server, address, port);

@@ -89,7 +89,7 @@ impl Kernel {
         let Some(greatest) = weights.iter().max().copied() else { return table };
         let g = (1..=greatest).rev().find(|g| weights.iter().all(|weight| weight % g == 0)).unwrap();
         let fls = (0..=32).find(|bits| u64::from(greatest / g) < 1 << bits).unwrap();
-        let shift = if fls > self.table_bits { fls - self.table_bits } else { 0 };
+        let shift = u32::max(fls, self.table_bits) - self.table_bits;
         let steps: Vec<(usize, usize)> = self
             .list
             .iter()

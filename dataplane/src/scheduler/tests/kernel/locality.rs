@@ -33,7 +33,7 @@ impl Kernel {
         self.now = now;
         while self.timer.next <= now {
             self.timer.runs += 1;
-            if self.timer.runs % 30 == 0 {
+            if self.timer.runs.is_multiple_of(30) {
                 let (at, expiration) = (self.timer.next, self.expiration);
                 self.known.retain(|_, known| known.last_use + expiration > at);
             }
@@ -44,6 +44,11 @@ impl Kernel {
     /// The servers that some address remembers.
     pub(in super::super) fn remembers(&self, name: u8) -> bool {
         self.known.values().any(|known| known.servers.iter().any(|server| server.name == name))
+    }
+
+    /// How many servers the addresses remember together.
+    pub(in super::super) fn remembered(&self) -> usize {
+        self.known.values().map(|known| known.servers.len()).sum()
     }
 
     fn wlc(&self) -> Option<u8> {
