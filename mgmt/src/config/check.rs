@@ -169,6 +169,7 @@ fn limits(config: &Config, problems: &mut Problems) {
         ("destinations", limits.destinations, 1, 1 << 24),
         ("fragments", limits.fragments, 64, 1 << 20),
         ("parked", limits.parked, 1, 4_096),
+        ("localities", limits.localities, 64, 1 << 24),
         ("clients", limits.clients, 1, 256),
     ];
     for (name, value, low, high) in ranges {

@@ -33,6 +33,7 @@ const KEYS: &[(&str, &str)] = &[
     ("limits.destinations", "destinations of all services, such as 65536"),
     ("limits.fragments", "fragmented packets of each worker, such as 4096"),
     ("limits.parked", "parked packets of each worker, such as 64"),
+    ("limits.localities", "addresses lblc and lblcr remember in each worker, such as 65536"),
     ("limits.clients", "clients of the control socket, such as 16"),
     ("control.directory", "an absolute path, such as \"/run/uvs\""),
     ("control.group", "a group's name, such as \"root\""),

@@ -196,6 +196,8 @@ pub struct Limits {
     pub fragments: u32,
     /// Packets waiting for a next hop's MAC address, of each worker.
     pub parked: u32,
+    /// Addresses that lblc and lblcr remember the servers of, in each worker.
+    pub localities: u32,
     /// Clients of the control socket at a time.
     pub clients: u32,
 }
@@ -210,6 +212,7 @@ impl Default for Limits {
             destinations: 65_536,
             fragments: 4_096,
             parked: 64,
+            localities: 65_536,
             clients: 16,
         }
     }

@@ -248,9 +248,11 @@ fn runtime_config(config: &Config, placement: &Placement) -> Result<RuntimeConfi
             destinations: limits.destinations as usize,
             fragments: limits.fragments,
             parked: limits.parked as usize,
+            localities: limits.localities,
         },
         hash_key: HashKey([secret()?, secret()?]),
         template_key: u128::from(secret()?) << 64 | u128::from(secret()?),
+        seed: secret()?,
     })
 }
 
