@@ -22,4 +22,5 @@ pub mod ipvs;
 pub mod management;
 pub mod mirror;
 pub mod protocol;
+pub mod replay;
 pub mod twin;

@@ -1,0 +1,215 @@
+//! What the recorded kernel chose freely, taken out of two frames before they are compared.
+//!
+//! | masked | where |
+//! | --- | --- |
+//! | IPv4 identification | in frames from one of the director's own addresses, without DF and with another identification than the packet that caused them: ICMP errors, echo replies, outer headers of tunnels |
+//! | IPv6 flow label | in packets from one of the director's own addresses, with another label than the packet that caused them: the kernel derives it from a secret |
+//! | UDP source port | in datagrams from one of the director's own addresses that are no answer to one to that port: GUE, whose port the kernel derives from a secret |
+//!
+//! A checksum over a masked field only has to be right.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dataplane::packet::checksum;
+
+/// Bytes before the IP header.
+const ETHERNET: usize = 14;
+/// Bytes of an IPv4 header without options.
+const IPV4: usize = 20;
+/// Bytes of an IPv6 header.
+const IPV6: usize = 40;
+const UDP: u8 = 17;
+const DONT_FRAGMENT: u8 = 0x40;
+/// Takes the place of a right checksum over masked fields.
+const RIGHT: [u8; 2] = [0xff, 0xff];
+
+/// Whether the kernel's frame and ours are equal but for what is masked.
+#[must_use]
+pub fn equal(kernel: &[u8], ours: &[u8], received: Option<&[u8]>, own: &dyn Fn(IpAddr) -> bool) -> bool {
+    if kernel == ours {
+        return true;
+    }
+    if kernel.len() != ours.len() {
+        return false;
+    }
+    let free = Free::of(kernel, received, own);
+    let mask = |frame: &[u8]| {
+        let mut frame = frame.to_vec();
+        if free.port {
+            mask_source_port(&mut frame);
+        }
+        if free.identification {
+            mask_identification(&mut frame);
+        }
+        if free.label {
+            mask_label(&mut frame);
+        }
+        frame
+    };
+    mask(kernel) == mask(ours)
+}
+
+/// What the kernel was free to choose in a frame that it emitted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Free {
+    identification: bool,
+    port: bool,
+    label: bool,
+}
+
+impl Free {
+    fn of(kernel: &[u8], received: Option<&[u8]>, own: &dyn Fn(IpAddr) -> bool) -> Self {
+        if let Some(header) = ipv4(kernel) {
+            if !own(Ipv4Addr::new(header[12], header[13], header[14], header[15]).into()) {
+                return Self::default();
+            }
+            let cause = received.and_then(ipv4);
+            let passed_on = cause.is_some_and(|cause| cause[4..6] == header[4..6]);
+            let datagram = header[9] == UDP && header[6] & 0x1f == 0 && header[7] == 0;
+            let answer = cause.is_some_and(|cause| cause[9] == UDP);
+            let identification = header[6] & DONT_FRAGMENT == 0 && !passed_on;
+            return Self { identification, port: datagram && !passed_on && !answer, label: false };
+        }
+        let label = ipv6(kernel).is_some_and(|header| {
+            let source: [u8; 16] = header[8..24].try_into().unwrap_or_default();
+            let cause = received.and_then(ipv6);
+            own(Ipv6Addr::from(source).into()) && cause.is_none_or(|cause| label(cause) != label(header))
+        });
+        Self { label, ..Self::default() }
+    }
+}
+
+fn label(header: &[u8]) -> [u8; 3] {
+    [header[1] & 0x0f, header[2], header[3]]
+}
+
+fn ipv6(frame: &[u8]) -> Option<&[u8]> {
+    let header = frame.get(ETHERNET..)?;
+    (header.len() >= IPV6 && header[0] >> 4 == 6).then_some(header)
+}
+
+fn mask_label(frame: &mut [u8]) {
+    if let Some([_, second, third, fourth, ..]) = frame.get_mut(ETHERNET..) {
+        *second &= 0xf0;
+        (*third, *fourth) = (0, 0);
+    }
+}
+
+fn ipv4(frame: &[u8]) -> Option<&[u8]> {
+    let header = frame.get(ETHERNET..)?;
+    (header.len() >= IPV4 && header[0] >> 4 == 4).then_some(header)
+}
+
+fn mask_identification(frame: &mut [u8]) {
+    let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4) else { return };
+    let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
+    if checksum::header_valid(&header[..length]) {
+        header[10..12].copy_from_slice(&RIGHT);
+    }
+    header[4..6].fill(0);
+}
+
+fn mask_source_port(frame: &mut [u8]) {
+    let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4) else { return };
+    let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
+    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    let (source, destination) = (address(12), address(16));
+    let datagram = &mut header[length..];
+    if datagram.len() < 8 {
+        return;
+    }
+    let bytes = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
+    let pseudo = checksum::pseudo_v4(source, destination, UDP, bytes);
+    if datagram[6..8] != [0, 0] && checksum::add(pseudo, checksum::sum(datagram)) == 0xffff {
+        datagram[6..8].copy_from_slice(&RIGHT);
+    }
+    datagram[..2].fill(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::equal;
+    use dataplane::bench::Frame;
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+
+    const OWN: &str = "10.0.0.100";
+
+    fn own(address: IpAddr) -> bool {
+        ["10.0.0.100", "2001:db8::100"].iter().any(|own| own.parse() == Ok(address))
+    }
+
+    fn frame(source: &str, id: u16, dont_fragment: bool) -> Frame {
+        let source = format!("{source}:0").parse().unwrap();
+        let mut frame = Frame::new(source, "10.1.0.5:0".parse().unwrap());
+        (frame.id, frame.dont_fragment) = (id, dont_fragment);
+        frame
+    }
+
+    fn icmp(source: &str, id: u16, dont_fragment: bool) -> Vec<u8> {
+        frame(source, id, dont_fragment).ip(1, &[3, 3, 0xfc, 0xfc, 0, 0, 0, 0])
+    }
+
+    #[test]
+    fn an_identification_is_free_only_where_the_kernel_chose_it() {
+        let received = frame("10.1.0.5", 7, true).ip(6, &[0; 20]);
+        let cause = Some(&received[..]);
+        assert!(equal(&icmp(OWN, 5, false), &icmp(OWN, 6, false), cause, &own));
+        // With DF the kernel writes 0; another's packet is passed on as it is.
+        assert!(!equal(&icmp(OWN, 0, true), &icmp(OWN, 6, true), cause, &own));
+        assert!(!equal(&icmp("10.1.1.1", 5, false), &icmp("10.1.1.1", 6, false), cause, &own));
+        assert!(!equal(&icmp(OWN, 7, false), &icmp(OWN, 6, false), cause, &own));
+        // Whether it has DF is not masked.
+        assert!(!equal(&icmp(OWN, 5, false), &icmp(OWN, 6, true), cause, &own));
+    }
+
+    #[test]
+    fn a_flow_label_is_free_in_packets_made_here() {
+        let packet = |source: &str, label: u8| {
+            let ends = (format!("[{source}]:0").parse().unwrap(), "[2001:db8:1::5]:0".parse().unwrap());
+            let mut frame = Frame::new(ends.0, ends.1).ip(58, &[1, 4, 0, 0, 0, 0, 0, 0]);
+            frame[17] = label;
+            frame
+        };
+        let received = packet("2001:db8:1::5", 0);
+        assert!(equal(&packet("2001:db8::100", 1), &packet("2001:db8::100", 2), Some(&received), &own));
+        assert!(!equal(&packet("2001:db8::100", 0), &packet("2001:db8::100", 2), Some(&received), &own));
+        assert!(!equal(&packet("fd00::1", 1), &packet("fd00::1", 2), Some(&received), &own));
+    }
+
+    #[test]
+    fn checksums_over_masked_fields_must_be_right() {
+        let mut wrong = icmp(OWN, 6, false);
+        wrong[24] ^= 1;
+        assert!(!equal(&icmp(OWN, 5, false), &wrong, None, &own));
+        let datagram = |port: u16| {
+            let ends = (format!("{OWN}:{port}").parse().unwrap(), "172.16.5.2:6080".parse().unwrap());
+            let mut frame = Frame::new(ends.0, ends.1);
+            frame.payload = vec![1, 2, 3];
+            frame.udp()
+        };
+        assert!(equal(&datagram(1), &datagram(2), None, &own));
+        let mut wrong = datagram(2);
+        wrong[41] ^= 1;
+        assert!(!equal(&datagram(1), &wrong, None, &own));
+        let mut none = datagram(2);
+        none[40..42].fill(0);
+        assert!(!equal(&datagram(1), &none, None, &own));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_bit_elsewhere_is_seen(place in 0_usize..42, bit in 0_u8..8) {
+            let kernel = icmp(OWN, 5, false);
+            let mut ours = icmp(OWN, 5, false);
+            ours[place] ^= 1 << bit;
+            // The header's checksum no longer fits, so that even an identification shows.
+            prop_assert!(!equal(&kernel, &ours, None, &own));
+        }
+
+        #[test]
+        fn any_bytes_are_compared(kernel in prop::collection::vec(any::<u8>(), 0..80), ours in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = equal(&kernel, &ours, Some(&ours), &own);
+        }
+    }
+}
