@@ -96,7 +96,8 @@ impl Fields {
         self.add("ip.length", word(bytes, 2));
         self.add("ip.id", word(bytes, 4));
         let flags = [(0x8000, "evil"), (0x4000, "DF"), (0x2000, "MF")];
-        let set: Vec<_> = flags.iter().filter(|(bit, _)| fragment & bit != 0).map(|(_, name)| *name).collect();
+        let set: Vec<_> =
+            flags.iter().filter(|(bit, _)| fragment & bit != 0).map(|(_, name)| *name).collect();
         self.add("ip.flags", set.join(" "));
         self.add("ip.offset", (fragment & 0x1fff) * 8);
         if header > 20 {

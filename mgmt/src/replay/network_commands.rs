@@ -67,7 +67,9 @@ pub fn ip(tables: &mut Tables, arguments: &[String]) -> Result<String, String> {
     }
     match (object, words.next_word()) {
         (Some("link" | "l"), Some("set")) => link(tables, words),
-        (Some("address" | "addr" | "a"), Some(what @ ("add" | "del"))) => address(tables, what == "add", words),
+        (Some("address" | "addr" | "a"), Some(what @ ("add" | "del"))) => {
+            address(tables, what == "add", words)
+        }
         (Some("neighbour" | "neigh" | "n"), Some(what @ ("add" | "replace" | "change" | "del"))) => {
             neighbour(tables, what != "del", words)
         }

@@ -119,7 +119,8 @@ impl Tables {
 
     fn lay_out(&mut self) {
         let v4 = |a, b, c, d| IpAddr::V4(Ipv4Addr::new(a, b, c, d));
-        let v6 = |high: u32, low: u16| IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 96 | u128::from(low)));
+        let v6 =
+            |high: u32, low: u16| IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 96 | u128::from(low)));
         let (clients, servers) = (Device::Twin(0), Device::Twin(1));
         let vips = (100..110).map(|host| (Device::Loopback, v4(10, 0, 0, host), 32));
         let own = [

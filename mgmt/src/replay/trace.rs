@@ -116,8 +116,11 @@ impl Trace {
         let text = std::fs::read_to_string(path)
             .map_err(|error| TraceError::File { path: path.to_owned(), error })?;
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self::parse(name, &text)
-            .map_err(|(line, what)| TraceError::Line { path: path.to_owned(), line, what })
+        Self::parse(name, &text).map_err(|(line, what)| TraceError::Line {
+            path: path.to_owned(),
+            line,
+            what,
+        })
     }
 
     /// Parses the text of a trace; an error names the line, from 1, and what is wrong with it.
@@ -162,7 +165,8 @@ fn record(line: Line) -> Result<Record, String> {
         }
         other => return Err(format!("`op` is `{other}`; known are ctl, pkt, sleep, note, error")),
     };
-    let out = line.out.iter().map(|out| emitted(&out.link, &out.hex).map_err(|what| format!("`out`: {what}")));
+    let out =
+        line.out.iter().map(|out| emitted(&out.link, &out.hex).map_err(|what| format!("`out`: {what}")));
     Ok(Record {
         number: line.i,
         at_ms: milliseconds(line.t)?,

@@ -63,7 +63,8 @@ impl Host {
 
 /// Puts packets on the link that leads to their destination.
 fn send(exit: &Exit, packet: &[u8]) -> Emitted {
-    let kind: [u8; 2] = if packet.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    let kind: [u8; 2] =
+        if packet.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
     let mut frame = Vec::with_capacity(ETHERNET + packet.len());
     frame.extend(exit.destination_mac);
     frame.extend(exit.source_mac);
@@ -111,7 +112,8 @@ fn reset(segment: &[u8]) -> Option<[u8; 20]> {
         answer[4..8].copy_from_slice(&segment[8..12]);
         answer[13] = RST;
     } else {
-        let occupied = (segment.len() - header) + usize::from(flags & SYN != 0) + usize::from(flags & FIN != 0);
+        let occupied =
+            (segment.len() - header) + usize::from(flags & SYN != 0) + usize::from(flags & FIN != 0);
         let next = long(segment, 4).wrapping_add(u32::try_from(occupied).unwrap_or(u32::MAX));
         answer[8..12].copy_from_slice(&next.to_be_bytes());
         answer[13] = RST | ACK;

@@ -28,15 +28,18 @@ fn answers_are_the_recorded_kernels() {
     let own = |address| Tables::new().is_own(address);
     let mut compared = 0;
     // All that is about ports without a service, before services without servers come.
-    let cut = trace.records.iter().position(|record| record.line.contains("service without servers")).unwrap();
-    let start = trace.records.iter().position(|record| record.line.contains("no service at this port")).unwrap();
+    let cut =
+        trace.records.iter().position(|record| record.line.contains("service without servers")).unwrap();
+    let start =
+        trace.records.iter().position(|record| record.line.contains("no service at this port")).unwrap();
     for record in &trace.records[start..cut] {
         if let Action::Packet(packet) = &record.action {
             let answers = Host::default().receive(&Tables::new(), PortId(0), &packet.frame, 0);
             assert_eq!(answers.len(), record.out.len(), "{}", record.line);
             for (answer, recorded) in answers.iter().zip(&record.out) {
                 assert_eq!(answer.link, recorded.link);
-                let equal = super::super::mask::equal(&recorded.frame, &answer.frame, Some(&packet.frame), &own);
+                let equal =
+                    super::super::mask::equal(&recorded.frame, &answer.frame, Some(&packet.frame), &own);
                 assert!(equal, "{}: {answer:02x?} for {recorded:02x?}", record.line);
                 compared += 1;
             }
@@ -82,7 +85,10 @@ fn long_packets_are_cut_or_refused() {
     let mut long = frame("10.1.0.5:9", "192.168.10.9:80");
     long.payload = vec![7; 1200];
     let refused = Host::default().receive(&tables, PortId(0), &long.clone().udp(), 0);
-    assert_eq!((refused[0].frame.len(), &refused[0].frame[34..42]), (14 + 576, &[3, 4, refused[0].frame[36], refused[0].frame[37], 0, 0, 3, 0xe8][..]));
+    assert_eq!(
+        (refused[0].frame.len(), &refused[0].frame[34..42]),
+        (14 + 576, &[3, 4, refused[0].frame[36], refused[0].frame[37], 0, 0, 3, 0xe8][..])
+    );
     long.dont_fragment = false;
     let pieces = Host::default().receive(&tables, PortId(0), &long.udp(), 0);
     let sizes: Vec<_> = pieces.iter().map(|piece| piece.frame.len() - 14).collect();
@@ -110,7 +116,9 @@ fn pieces_leave_together_in_their_sizes() {
     let out = host.receive(&tables, PortId(0), &pieces[1], 0);
     let sizes: Vec<_> = out.iter().map(|piece| piece.frame.len()).collect();
     assert_eq!(sizes, pieces.iter().map(Vec::len).collect::<Vec<_>>());
-    assert!(out.iter().zip(&pieces).all(|(out, piece)| out.frame[34..] == piece[34..] && out.frame[22] == 63));
+    assert!(
+        out.iter().zip(&pieces).all(|(out, piece)| out.frame[34..] == piece[34..] && out.frame[22] == 63)
+    );
 }
 
 #[test]

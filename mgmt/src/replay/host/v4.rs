@@ -126,7 +126,8 @@ impl Host {
             return Vec::new();
         }
         let (to, from) = (source(packet), destination(packet));
-        let from = if tables.is_own(from.into()) { Some(IpAddr::V4(from)) } else { tables.source_for(to.into()) };
+        let from =
+            if tables.is_own(from.into()) { Some(IpAddr::V4(from)) } else { tables.source_for(to.into()) };
         let Some(IpAddr::V4(from)) = from else { return Vec::new() };
         let quote = &packet[..packet.len().min(ERROR - HEADER - 8)];
         let mut message = vec![error.0, error.1, 0, 0, 0, 0];

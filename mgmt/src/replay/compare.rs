@@ -1,0 +1,205 @@
+//! One record's outcome against ours: items that differ.
+
+use std::net::IpAddr;
+
+use super::late::Late;
+use super::mask;
+use super::text::{self, Remaining, Side};
+use super::trace::{Action, Emitted, LINKS, Record};
+
+/// Whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// The recorded kernel's.
+    Kernel,
+    /// The director's under test.
+    Ours,
+}
+
+/// Something that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A frame: another one on either side, or none.
+    Frame {
+        /// Index in [`LINKS`].
+        link: usize,
+        /// What the kernel emitted.
+        kernel: Option<Vec<u8>>,
+        /// What we did.
+        ours: Option<Vec<u8>>,
+    },
+    /// A line that only one of the texts has.
+    Line {
+        /// Which.
+        whose: Whose,
+        /// The line.
+        line: String,
+        /// It is about entries whose time has passed and that the kernel's timers have not come to yet.
+        late: bool,
+    },
+    /// The exit statuses.
+    Status {
+        /// The kernel's.
+        kernel: i32,
+        /// Ours.
+        ours: i32,
+    },
+    /// The replay does not play (all of) the command.
+    Unplayed {
+        /// What exactly.
+        what: String,
+    },
+}
+
+/// What we did in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Frames emitted, in order.
+    pub out: Vec<Emitted>,
+    /// Exit status and text of a command.
+    pub said: Option<(i32, String)>,
+    /// What of the command is not played.
+    pub unplayed: Vec<String>,
+}
+
+/// What comparing needs to know besides.
+pub struct Context<'a> {
+    /// Whether an address is the director's own.
+    pub own: &'a dyn Fn(IpAddr) -> bool,
+    /// Possible remaining times of our connections.
+    pub remaining: &'a Remaining,
+    /// Our entries that have expired just now.
+    pub late: &'a Late,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("remaining", self.remaining).finish_non_exhaustive()
+    }
+}
+
+/// The frames alone: whether anything differs, and what.
+#[must_use]
+pub fn frames(record: &Record, ours: &[Emitted], own: &dyn Fn(IpAddr) -> bool) -> Vec<Item> {
+    let received = match &record.action {
+        Action::Packet(packet) => Some(&packet.frame[..]),
+        _ => None,
+    };
+    let mut items = Vec::new();
+    for link in 0..LINKS.len() {
+        let of = |all: &[Emitted]| {
+            let on_link = all.iter().filter(|one| one.link == link);
+            on_link.map(|one| one.frame.clone()).collect::<Vec<_>>()
+        };
+        let (mut kernel, mut own_frames) = (of(&record.out), of(ours));
+        let equal = |kernel: &Vec<u8>, ours: &Vec<u8>| mask::equal(kernel, ours, received, own);
+        let begin = kernel.iter().zip(&own_frames).take_while(|(one, other)| equal(one, other)).count();
+        kernel.drain(..begin);
+        own_frames.drain(..begin);
+        while let (Some(one), Some(other)) = (kernel.last(), own_frames.last())
+            && equal(one, other)
+        {
+            kernel.pop();
+            own_frames.pop();
+        }
+        let count = kernel.len().max(own_frames.len());
+        let (mut kernel, mut own_frames) = (kernel.into_iter(), own_frames.into_iter());
+        items.extend((0..count).map(|_| Item::Frame {
+            link,
+            kernel: kernel.next(),
+            ours: own_frames.next(),
+        }));
+    }
+    items
+}
+
+/// Everything of a record.
+#[must_use]
+pub fn record(record: &Record, ours: &Outcome, context: &Context<'_>) -> Vec<Item> {
+    let mut items = frames(record, &ours.out, context.own);
+    items.extend(ours.unplayed.iter().map(|what| Item::Unplayed { what: what.clone() }));
+    if let (Action::Command { command, rc, text }, Some((own_rc, own_text))) = (&record.action, &ours.said) {
+        if rc != own_rc {
+            items.push(Item::Status { kernel: *rc, ours: *own_rc });
+        }
+        items.extend(texts(command, text, own_text, context));
+    }
+    items
+}
+
+fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<Item> {
+    let (kernel, ours) = text::comparable(command, kernel, ours, context.remaining);
+    if kernel == ours {
+        return Vec::new();
+    }
+    let sides = text::difference(&kernel, &ours);
+    let own: Vec<&str> = sides
+        .iter()
+        .filter_map(|side| if let Side::Ours(line) = side { Some(*line) } else { None })
+        .collect();
+    let theirs: Vec<&str> = sides
+        .iter()
+        .filter_map(|side| if let Side::Kernel(line) = side { Some(*line) } else { None })
+        .collect();
+    let item = |whose, line: &str, late| Item::Line { whose, line: line.to_owned(), late };
+    sides
+        .iter()
+        .filter_map(|side| match side {
+            Side::Both(_) => None,
+            Side::Kernel(line) => Some(item(Whose::Kernel, line, context.late.explains(line, &own))),
+            Side::Ours(line) => {
+                let counted = theirs.iter().any(|kernel| context.late.counts(kernel, line));
+                Some(item(Whose::Ours, line, counted))
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Context, Item, Outcome, Whose, frames, record};
+    use crate::replay::late::Late;
+    use crate::replay::text::Remaining;
+    use crate::replay::trace::{Action, Emitted, Record};
+    use dataplane::bench::Frame;
+    use std::net::IpAddr;
+
+    fn own(_: IpAddr) -> bool {
+        false
+    }
+
+    fn emitted(link: usize, port: u16) -> Emitted {
+        let ends = ("10.1.0.5:1".parse().unwrap(), format!("10.0.0.1:{port}").parse().unwrap());
+        Emitted { link, frame: Frame::new(ends.0, ends.1).udp() }
+    }
+
+    fn recorded(action: Action, out: Vec<Emitted>) -> Record {
+        Record { number: 0, at_ms: 0, line: String::new(), action, out }
+    }
+
+    #[test]
+    fn frames_are_compared_in_order_on_each_link() {
+        let kernel = recorded(Action::Sleep, vec![emitted(0, 1), emitted(1, 2), emitted(0, 3)]);
+        assert!(frames(&kernel, &[emitted(1, 2), emitted(0, 1), emitted(0, 3)], &own).is_empty());
+        let swapped = frames(&kernel, &[emitted(1, 2), emitted(0, 3), emitted(0, 1)], &own);
+        assert_eq!(swapped.len(), 2);
+        let missing = frames(&kernel, &[emitted(1, 2), emitted(0, 3)], &own);
+        let frame = emitted(0, 1).frame;
+        assert_eq!(missing, [Item::Frame { link: 0, kernel: Some(frame.clone()), ours: None }]);
+        let more = frames(&recorded(Action::Sleep, Vec::new()), &[emitted(0, 1)], &own);
+        assert_eq!(more, [Item::Frame { link: 0, kernel: None, ours: Some(frame) }]);
+    }
+
+    #[test]
+    fn status_and_text_are_compared() {
+        let action = Action::Command { command: "ipvsadm".to_owned(), rc: 0, text: "one\ntwo\n".to_owned() };
+        let ours = Outcome { said: Some((2, "one\nthree\n".to_owned())), ..Outcome::default() };
+        let context = Context { own: &own, remaining: &Remaining::default(), late: &Late::default() };
+        let line = |whose, line: &str| Item::Line { whose, line: line.to_owned(), late: false };
+        assert_eq!(
+            record(&recorded(action, Vec::new()), &ours, &context),
+            [Item::Status { kernel: 0, ours: 2 }, line(Whose::Kernel, "two"), line(Whose::Ours, "three")]
+        );
+    }
+}
