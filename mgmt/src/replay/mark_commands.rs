@@ -26,7 +26,7 @@ pub fn changes(arguments: &[String]) -> Result<Vec<Change>, String> {
             "-t" | "--table" => table = Some(words.value(word)?),
             "-A" | "--append" => verb = Some((Verb::Add, words.value(word)?)),
             "-D" | "--delete" => verb = Some((Verb::Delete, words.value(word)?)),
-            "-p" | "--protocol" => rule.protocol = Some(words.parsed::<Protocol>(word)?),
+            "-p" | "--protocol" => rule.protocol = Some(protocol(words.value(word)?)?),
             "-s" | "--source" => rule.source = Some(prefix(words.value(word)?)?),
             "-d" | "--destination" => rule.destination = Some(prefix(words.value(word)?)?),
             "-i" | "--in-interface" => rule.port = Some(words.value(word)?.to_owned()),
@@ -62,6 +62,10 @@ pub fn changes(arguments: &[String]) -> Result<Vec<Change>, String> {
         }
     };
     Ok(ports.into_iter().map(change).collect())
+}
+
+fn protocol(name: &str) -> Result<Protocol, String> {
+    serde_json::from_value(name.into()).map_err(|_| format!("`-p {name}` is not played"))
 }
 
 fn prefix(text: &str) -> Result<Prefix, String> {
