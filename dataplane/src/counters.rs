@@ -1,7 +1,9 @@
 //! Everything that is counted, by name. Writers are single threads unless a field says otherwise; readers sum.
 
-use crate::id::{DestinationSlot, WorkerId};
+use crate::id::{DestinationSlot, Ticks, WorkerId};
+use crate::steering::toeplitz;
 use crossbeam_utils::CachePadded;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 macro_rules! named {
@@ -49,6 +51,8 @@ named! {
         OverMtu => "over_mtu",
         /// The service has no usable destination; answered by ICMP port unreachable.
         NoDestination => "no_destination",
+        /// A masqueraded server's packet of no connection; answered by ICMP, with `nat_icmp_send`.
+        NoConnection => "no_connection",
         /// The connection's destination was removed.
         DestinationRemoved => "destination_removed",
         /// No route to the destination.
@@ -77,6 +81,12 @@ named! {
         PuntLocalFull => "punt_local_full",
         /// The stray punt ring is full.
         PuntStrayFull => "punt_stray_full",
+        /// An ICMP error about a masqueraded connection whose checksum is wrong.
+        IcmpChecksum => "icmp_checksum",
+        /// An ICMP error about a tunnel's outer packet, taken in and told on about the packet inside.
+        Consumed => "consumed",
+        /// No room before the frame for a tunnel's outer headers.
+        Headroom => "headroom",
         /// The NIC's transmit queue is full.
         TxFull => "tx_full",
         /// Held back when the worker stopped.
@@ -266,6 +276,13 @@ impl DestinationCounts {
         bump(&self.in_packets, 1);
         bump(&self.in_bytes, bytes);
     }
+
+    /// Counts a packet from the server of `bytes` IP bytes.
+    #[inline(always)]
+    pub fn count_out(&self, bytes: u64) {
+        bump(&self.out_packets, 1);
+        bump(&self.out_bytes, bytes);
+    }
 }
 
 /// What all workers share about one destination, for schedulers and thresholds that read it. Written by any worker, and only
@@ -283,6 +300,52 @@ pub struct SharedCounts {
     pub cached: AtomicU32,
     /// Set when the connections reach the upper threshold, cleared at the lower one.
     pub overloaded: AtomicBool,
+    /// The path MTU a tunnel's router told of: MTU, a check of the server's address, and when in [`Ticks`]; 0: none. Written by
+    /// the worker that got the message.
+    path_mtu: AtomicU64,
+}
+
+/// How long a path MTU is believed, and the shortest one: the kernel's `mtu_expires` and `min_pmtu`.
+const PATH_MTU_LIFE: u32 = 600 * Ticks::SECOND;
+const SHORTEST_PATH_MTU: u16 = 552;
+
+impl SharedCounts {
+    /// Believes that packets to `server` must not be longer than `mtu`, which until now was `known`.
+    pub fn learn_path_mtu(&self, server: IpAddr, mtu: u16, known: u16, now: Ticks) {
+        if mtu > known {
+            return;
+        }
+        let mtu = mtu.max(SHORTEST_PATH_MTU.min(known));
+        let entry = u64::from(mtu) << 48 | u64::from(check(server)) << 32 | u64::from(now.0);
+        self.path_mtu.store(entry, Relaxed);
+    }
+
+    /// The path MTU to `server` that was learnt. Packets of [`Self::always_passes`] need not ask.
+    #[inline]
+    #[must_use]
+    pub fn path_mtu(&self, server: IpAddr, now: Ticks) -> Option<u16> {
+        let [a, b, c, d, e, f, g, h] = self.path_mtu.load(Relaxed).to_be_bytes();
+        let mtu = u16::from_be_bytes([a, b]);
+        let since = Ticks(u32::from_be_bytes([e, f, g, h]));
+        let valid =
+            mtu != 0 && u16::from_be_bytes([c, d]) == check(server) && now.since(since) < PATH_MTU_LIFE;
+        valid.then_some(mtu)
+    }
+
+    /// Whether a packet of this length is within every path MTU that can be learnt.
+    #[inline(always)]
+    #[must_use]
+    pub const fn always_passes(length: u32) -> bool {
+        length <= SHORTEST_PATH_MTU as u32
+    }
+}
+
+/// Tells a server's path MTU from that of the destination that had the slot before.
+fn check(server: IpAddr) -> u16 {
+    match server {
+        IpAddr::V4(address) => toeplitz::fold(address),
+        IpAddr::V6(address) => toeplitz::fold(address),
+    }
 }
 
 /// All destination counters of the director, sized at start.

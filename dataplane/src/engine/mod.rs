@@ -74,9 +74,9 @@ pub enum EngineError {
     Region(#[from] RegionError),
 }
 
-/// A connection table in memory of its own. No reply is looked up yet: both directions are for masquerading.
+/// A connection table in memory of its own, with room for the replies of as many masqueraded connections as it holds.
 fn table<A: Address>(connections: u32, config: &EngineConfig, now: Ticks) -> Result<Table<A>, EngineError> {
-    let size = Size { capacity: connections, both_directions: false };
+    let size = Size { capacity: connections, both_directions: true };
     let mut region = Region::anonymous(size.footprint::<A>().total())?;
     // Now, not when a worker first needs the page.
     region.touch();
@@ -230,7 +230,8 @@ impl<P: Packet> Core<P> {
 
     /// Hands a packet to another worker.
     pub(crate) fn redirect<S: Sink<P>>(&self, to: WorkerId, redirected: Redirected<P>, sink: &mut S) {
-        let fragment = redirected.redirect != Redirect::ToOwner;
+        let fragment =
+            !matches!(redirected.redirect, Redirect::ToOwner | Redirect::Ask { learned: None, .. });
         match sink.redirect(to, redirected) {
             Ok(()) => {
                 self.counters().add(Counter::RedirectedOut, 1);

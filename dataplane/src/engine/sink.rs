@@ -3,6 +3,7 @@
 use crate::exception::PuntClass;
 use crate::id::{DestinationSlot, PortId, WorkerId};
 use crate::pipeline::Learned;
+use std::net::IpAddr;
 
 /// Why a packet crosses from one worker to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,13 @@ pub enum Redirect {
     ToOwner,
     /// A fragment; the receiver is its datagram's home.
     FragmentToHome,
+    /// A reply whose owner is not known: the receiver looks for its connection, and if there is none asks `left` more workers.
+    Ask {
+        /// Workers that were not asked yet.
+        left: u8,
+        /// The ports of a fragment.
+        learned: Option<Learned>,
+    },
     /// A fragment whose ports its home has learnt; the receiver owns the flow's shard.
     FragmentToOwner(Learned),
 }
@@ -31,6 +39,8 @@ pub struct Redirected<P> {
 pub enum Event {
     /// A packet waits for the MAC of this destination's next hop.
     Unresolved(DestinationSlot),
+    /// A packet waits for the MAC of a client, or of the router to it, on this port.
+    UnresolvedNeighbour(PortId, IpAddr),
 }
 
 /// The engine's outlets. Everything refused comes back, so that the engine can count it.

@@ -1,5 +1,6 @@
 //! ICMP errors: made here, and read from others (RFC 792, 4443; RFC 1122, 3.2.2).
 
+pub mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,15 @@ pub enum Report {
     TooBig {
         /// That link's IP MTU in bytes.
         mtu: u16,
+    },
+    /// What a router behind a tunnel said, told on to the packet's sender.
+    Relayed {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+        /// The second half of the ICMP header.
+        rest: u32,
     },
 }
 
@@ -71,8 +81,8 @@ pub fn may_answer(frame: &[u8], headers: &Headers) -> bool {
 /// Writes into `answer` the ICMP error about `frame`, from `source` (the virtual address) to the packet's sender, back the
 /// way it came: MAC addresses swapped, VLAN tags kept, TTL 64.
 ///
-/// `frame` is the first segment as it was received, `headers` what parsing said of it. The packet is quoted as far as it
-/// fits; in [`Report::TooBig`] with its TTL already decremented, since the kernel finds that out after it has done so.
+/// `frame` is the first segment, `headers` what parsing said of it. The packet is quoted as far as it fits, as it is now: where
+/// the kernel finds out after it has decremented the TTL, the caller has done so too.
 /// `identification` goes into an IPv4 header without DF: the caller counts it up.
 ///
 /// # Errors
@@ -109,9 +119,6 @@ pub fn answer<P: Packet>(
     let (ip_header, icmp) = ip.split_at_mut_checked(header).ok_or(Unsent::Impossible)?;
     let (icmp_header, quoted) = icmp.split_first_chunk_mut::<ICMP>().ok_or(Unsent::Impossible)?;
     quoted.copy_from_slice(&original[..quote]);
-    if matches!(report, Report::TooBig { .. }) {
-        let _ = checksum::decrement_ttl(quoted, 0, headers.family);
-    }
     *icmp_header = icmp_head(headers.family, report);
     let length = short(ICMP + quote);
     let pseudo = match (headers.family, source) {
@@ -143,12 +150,14 @@ const fn icmp_head(family: Family, report: Report) -> [u8; 8] {
         (Family::V6, Report::TimeExceeded) => (3, 0),
         (Family::V6, Report::PortUnreachable) => (1, 4),
         (Family::V6, Report::TooBig { .. }) => (2, 0),
+        (_, Report::Relayed { kind, code, .. }) => (kind, code),
     };
-    let [high, low] = match report {
-        Report::TooBig { mtu } => mtu.to_be_bytes(),
-        _ => [0, 0],
+    let [a, b, c, d] = match report {
+        Report::TooBig { mtu } => (mtu as u32).to_be_bytes(),
+        Report::Relayed { rest, .. } => rest.to_be_bytes(),
+        _ => [0; 4],
     };
-    [kind, code, 0, 0, 0, 0, high, low]
+    [kind, code, 0, 0, a, b, c, d]
 }
 
 fn fill_v4(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, length: u16, identification: u16) {
@@ -190,6 +199,18 @@ pub struct Quoted {
     pub network: u16,
     /// Offset of the quoted transport header, of which at least the ports are there.
     pub transport: u16,
+}
+
+impl Quoted {
+    /// Whether the quoted protocol has ports.
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        let protocol = match &self.key {
+            FlowKey::V4(tuple) => tuple.protocol,
+            FlowKey::V6(tuple) => tuple.protocol,
+        };
+        matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+    }
 }
 
 /// Reads the quote of an ICMP error that the director relays: IPv4 destination unreachable, source quench and time exceeded,

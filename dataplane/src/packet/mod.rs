@@ -1,6 +1,7 @@
 //! Packet buffers, and how their headers are read and changed.
 
 pub mod checksum;
+pub mod encapsulate;
 mod headers;
 mod heap;
 pub mod icmp;

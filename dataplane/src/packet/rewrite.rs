@@ -35,7 +35,7 @@ fn field(data: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
 
 /// Replaces the address of an IP header in place, with the header checksum of IPv4, and returns the old one.
 #[inline(always)]
-fn replace_address<A: Address>(data: &mut [u8], network: usize, end: End, new: A) -> Option<A> {
+pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: End, new: A) -> Option<A> {
     let at = match (A::LENGTH, end) {
         (4, End::Source) => 12,
         (4, End::Destination) => 16,

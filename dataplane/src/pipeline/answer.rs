@@ -6,6 +6,7 @@ use crate::engine::{Core, Sink};
 use crate::id::PortId;
 use crate::packet::icmp::{self, Report, Unsent};
 use crate::packet::{Headers, Packet};
+use std::net::IpAddr;
 
 /// A packet that goes no further, and why.
 pub(super) struct Refused<P> {
@@ -19,31 +20,53 @@ impl<P: Packet> Core<P> {
     /// Tells a packet's sender, from the virtual address, why it goes no further.
     #[cold]
     pub(super) fn answer<S: Sink<P>>(&mut self, refused: Refused<P>, report: Report, turn: &mut Turn<'_, S>) {
-        self.tell_sender(&refused, report, turn);
+        let virtual_address = refused.headers.key(refused.packet.data()).destination();
+        self.answer_from(refused, report, virtual_address, turn);
+    }
+
+    /// The same from an address of the director's own.
+    #[cold]
+    pub(super) fn answer_from<S: Sink<P>>(
+        &mut self,
+        refused: Refused<P>,
+        report: Report,
+        source: IpAddr,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if let Some(frame) = self.compose(&refused, report, source, turn) {
+            turn.sink.transmit(refused.port, frame);
+        }
         self.discard(refused.packet, refused.reason);
     }
 
-    fn tell_sender<S: Sink<P>>(&mut self, refused: &Refused<P>, report: Report, turn: &mut Turn<'_, S>) {
-        let Refused { packet, port, headers, .. } = refused;
+    /// An ICMP error about a packet, back the way it came, where one may be sent.
+    pub(super) fn compose<S: Sink<P>>(
+        &mut self,
+        refused: &Refused<P>,
+        report: Report,
+        source: IpAddr,
+        turn: &mut Turn<'_, S>,
+    ) -> Option<P> {
+        let Refused { packet, headers, .. } = refused;
         if !icmp::may_answer(packet.data(), headers) {
-            return;
+            return None;
         }
-        if !self.icmp_tokens.take(turn.now) {
-            return self.counters().add(Counter::IcmpSuppressed, 1);
-        }
-        let Some(mut frame) = turn.sink.allocate() else {
-            return self.counters().add(Counter::IcmpSuppressed, 1);
+        let frame = if self.icmp_tokens.take(turn.now) { turn.sink.allocate() } else { None };
+        let Some(mut frame) = frame else {
+            self.counters().add(Counter::IcmpSuppressed, 1);
+            return None;
         };
-        let virtual_address = headers.key(packet.data()).destination();
         self.identification = self.identification.wrapping_add(1);
-        let written =
-            icmp::answer(packet.data(), headers, report, virtual_address, self.identification, &mut frame);
+        let written = icmp::answer(packet.data(), headers, report, source, self.identification, &mut frame);
         match written {
             Ok(()) => {
                 self.counters().add(Counter::Generated, 1);
-                turn.sink.transmit(*port, frame);
+                Some(frame)
             }
-            Err(Unsent::Forbidden | Unsent::Impossible) => self.counters().add(Counter::IcmpSuppressed, 1),
+            Err(Unsent::Forbidden | Unsent::Impossible) => {
+                self.counters().add(Counter::IcmpSuppressed, 1);
+                None
+            }
         }
     }
 }

@@ -1,16 +1,61 @@
-//! Stages 6 and 7, rewrite and transmit: VS/DR changes MAC addresses and the TTL, and nothing else.
+//! Stages 6 and 7, rewrite and transmit: VS/DR changes MAC addresses and the TTL and nothing else, VS/NAT the destination's
+//! address and port, VS/TUN puts the packet inside another one.
 
 use super::Turn;
 use super::answer::Refused;
-use super::parking::Parked;
-use crate::counters::{Counter, DropReason};
+use super::parking::{Awaited, Parked};
+use crate::address::Address;
+use crate::connection::{Line, flags};
+use crate::counters::{Counter, DropReason, SharedCounts};
 use crate::engine::{Core, Event, Sink};
 use crate::exception::PuntClass;
+use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId};
 use crate::packet::checksum::decrement_ttl;
-use crate::packet::icmp::Report;
-use crate::packet::{Headers, Packet};
+use crate::packet::encapsulate::encapsulate;
+use crate::packet::icmp::{self, Report, relay};
+use crate::packet::rewrite::{self, End};
+use crate::packet::{Family, Headers, Packet};
 use crate::snapshot::{DestinationView, NextHop};
+use std::net::IpAddr;
+
+/// How a connection's packets are changed on their way to the server: the method it was opened with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Not at all.
+    Direct,
+    /// This server's address and port replace the virtual ones.
+    Masquerade {
+        /// The server.
+        server: IpAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// The destination's outer headers go before them.
+    Tunnel,
+}
+
+impl How {
+    /// What a connection's flag word says.
+    #[inline(always)]
+    pub(super) fn of<A: Address>(line: &Line<A>) -> Self {
+        match line.flags() & flags::METHOD {
+            flags::MASQUERADE => Self::Masquerade { server: line.server().ip(), port: line.server_port() },
+            flags::TUNNEL => Self::Tunnel,
+            _ => Self::Direct,
+        }
+    }
+}
+
+/// A packet on its way to a destination.
+pub(super) struct Outgoing<'a, P> {
+    pub(super) packet: P,
+    /// Port it came in by.
+    pub(super) port: PortId,
+    pub(super) headers: &'a Headers,
+    pub(super) to: DestinationSlot,
+    pub(super) destination: &'a DestinationView,
+}
 
 impl<P: Packet> Core<P> {
     /// Sends a packet of a virtual service on to its destination; `false` when it goes elsewhere. The order of the checks is
@@ -18,37 +63,109 @@ impl<P: Packet> Core<P> {
     #[inline(always)]
     pub(super) fn forward<S: Sink<P>>(
         &mut self,
-        mut packet: P,
-        port: PortId,
-        headers: &Headers,
-        to: DestinationSlot,
-        destination: &DestinationView,
+        mut outgoing: Outgoing<'_, P>,
+        how: How,
         turn: &mut Turn<'_, S>,
     ) -> bool {
+        if how != How::Direct {
+            return self.forward_changed(outgoing, how, turn);
+        }
+        let Outgoing { headers, destination, .. } = outgoing;
         if let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop
             && headers.ttl > 1
             && headers.ip_length <= destination.mtu.into()
         {
-            let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-            set_macs(packet.data_mut(), destination_mac, source_mac);
-            turn.sink.transmit(destination.port, packet);
+            let data = outgoing.packet.data_mut();
+            let _ = decrement_ttl(data, headers.network.into(), headers.family);
+            set_macs(data, destination_mac, source_mac);
+            turn.sink.transmit(destination.port, outgoing.packet);
             return true;
         }
-        self.held_up(packet, port, headers, to, destination, turn);
+        self.held_up(outgoing, how, destination.mtu, turn);
         false
     }
 
-    /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet.
-    #[cold]
-    fn held_up<S: Sink<P>>(
+    /// The same for masqueraded and tunnelled connections.
+    #[inline(never)]
+    fn forward_changed<S: Sink<P>>(
         &mut self,
-        packet: P,
-        port: PortId,
-        headers: &Headers,
-        to: DestinationSlot,
-        destination: &DestinationView,
+        mut outgoing: Outgoing<'_, P>,
+        how: How,
         turn: &mut Turn<'_, S>,
-    ) {
+    ) -> bool {
+        let Outgoing { headers, destination, .. } = outgoing;
+        let mtu = self.longest(&outgoing, how, turn);
+        let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop else {
+            self.held_up(outgoing, how, mtu, turn);
+            return false;
+        };
+        if headers.ttl <= 1 || headers.ip_length > mtu.into() {
+            self.held_up(outgoing, how, mtu, turn);
+            return false;
+        }
+        if let Err(reason) = self.change(&mut outgoing, how, turn) {
+            self.discard(outgoing.packet, reason);
+            return false;
+        }
+        set_macs(outgoing.packet.data_mut(), destination_mac, source_mac);
+        turn.sink.transmit(destination.port, outgoing.packet);
+        true
+    }
+
+    /// The longest packet that reaches the destination in one piece: what the link takes, and for a tunnel what its outer
+    /// headers leave of that and of the path MTU that was learnt.
+    fn longest<S>(&self, outgoing: &Outgoing<'_, P>, how: How, turn: &Turn<'_, S>) -> u16 {
+        let Outgoing { headers, to, destination, .. } = outgoing;
+        if how != How::Tunnel {
+            return destination.mtu;
+        }
+        let Some(outer) = turn.snapshot.encapsulation(*to) else { return destination.mtu };
+        let learnt = (!SharedCounts::always_passes(headers.ip_length + u32::from(outer.length)))
+            .then(|| self.shared.destinations.shared(*to).path_mtu(destination.server, turn.now))
+            .flatten();
+        outer.payload(learnt.map_or(destination.mtu, |learnt| learnt.min(destination.mtu)))
+    }
+
+    /// Changes a packet that leaves: its TTL and what the method asks for.
+    fn change<S>(
+        &mut self,
+        outgoing: &mut Outgoing<'_, P>,
+        how: How,
+        turn: &Turn<'_, S>,
+    ) -> Result<(), DropReason> {
+        let headers = outgoing.headers;
+        let packet = &mut outgoing.packet;
+        match how {
+            How::Direct => {}
+            How::Masquerade { server, port } => {
+                let done = match server {
+                    IpAddr::V4(server) => redirect(packet.data_mut(), headers, server, port),
+                    IpAddr::V6(server) => redirect(packet.data_mut(), headers, server, port),
+                };
+                if !done {
+                    return Err(DropReason::Segments);
+                }
+            }
+            How::Tunnel => {
+                let outer = turn.snapshot.encapsulation(outgoing.to).ok_or(DropReason::NoRoute)?;
+                let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+                // IPv6 in IPv4 goes without, as in the kernel.
+                let whole = headers.family == Family::V4
+                    && headers.dont_fragment()
+                    && turn.snapshot.settings.pmtu_disc;
+                self.identification = self.identification.wrapping_add(1);
+                return encapsulate(packet, headers, outer, whole, self.identification);
+            }
+        }
+        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+        Ok(())
+    }
+
+    /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet. `mtu` is that for
+    /// the packet as it came.
+    #[cold]
+    fn held_up<S: Sink<P>>(&mut self, outgoing: Outgoing<'_, P>, how: How, mtu: u16, turn: &mut Turn<'_, S>) {
+        let Outgoing { packet, port, headers, to, destination } = outgoing;
         let headers = *headers;
         match destination.next_hop {
             NextHop::NoRoute => self.discard(packet, DropReason::NoRoute),
@@ -57,18 +174,32 @@ impl<P: Packet> Core<P> {
                 let refused = Refused { packet, port, headers, reason: DropReason::TtlExceeded };
                 self.answer(refused, Report::TimeExceeded, turn);
             }
-            _ if headers.ip_length > destination.mtu.into() => {
+            _ if headers.ip_length > mtu.into() => {
                 let refused = Refused { packet, port, headers, reason: DropReason::OverMtu };
-                self.over_mtu(refused, destination.mtu, turn);
+                self.over_mtu(refused, mtu, how, turn);
             }
-            _ => self.park(Parked { packet, port, headers, destination: to, deadline: turn.now }, turn),
+            _ => self.park(
+                Parked {
+                    packet,
+                    port,
+                    headers,
+                    awaited: Awaited::Destination { slot: to, how },
+                    deadline: turn.now,
+                },
+                turn,
+            ),
         }
     }
 
     /// Too long for the next link: the sender learns the MTU.
     #[cold]
-    fn over_mtu<S: Sink<P>>(&mut self, refused: Refused<P>, mtu: u16, turn: &mut Turn<'_, S>) {
-        if refused.headers.dont_fragment() {
+    fn over_mtu<S: Sink<P>>(&mut self, mut refused: Refused<P>, mtu: u16, how: How, turn: &mut Turn<'_, S>) {
+        let headers = refused.headers;
+        // Tunnels without path MTU discovery fragment their outer packet, whatever the inner one says.
+        let ignored = how == How::Tunnel && headers.family == Family::V4 && !turn.snapshot.settings.pmtu_disc;
+        if headers.dont_fragment() && !ignored {
+            // The kernel finds out after it has decremented the TTL.
+            let _ = decrement_ttl(refused.packet.data_mut(), headers.network.into(), headers.family);
             self.answer(refused, Report::TooBig { mtu }, turn);
         } else {
             self.discard(refused.packet, DropReason::OverMtu);
@@ -77,9 +208,12 @@ impl<P: Packet> Core<P> {
 
     /// The next hop has no MAC yet.
     #[cold]
-    fn park<S: Sink<P>>(&mut self, parked: Parked<P>, turn: &mut Turn<'_, S>) {
-        let destination = parked.destination;
-        if !self.parking.waits_for(destination) && !turn.sink.event(Event::Unresolved(destination)) {
+    pub(super) fn park<S: Sink<P>>(&mut self, parked: Parked<P>, turn: &mut Turn<'_, S>) {
+        let event = match parked.awaited {
+            Awaited::Destination { slot, .. } => Event::Unresolved(slot),
+            Awaited::Neighbour { port, address } => Event::UnresolvedNeighbour(port, address),
+        };
+        if !self.parking.waits_for(&parked.awaited) && !turn.sink.event(event) {
             self.counters().add(Counter::EventsLost, 1);
         }
         match self.parking.park(parked, turn.now) {
@@ -92,9 +226,15 @@ impl<P: Packet> Core<P> {
     pub(crate) fn unpark<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
         let (snapshot, now) = (turn.snapshot, turn.now);
         let ready = |parked: &Parked<P>| {
-            let destination = snapshot.destination(parked.destination);
-            now.reached(parked.deadline)
-                || destination.is_none_or(|view| !view.available || view.next_hop != NextHop::Unresolved)
+            let resolved = match parked.awaited {
+                Awaited::Destination { slot, .. } => snapshot
+                    .destination(slot)
+                    .is_none_or(|view| !view.available || view.next_hop != NextHop::Unresolved),
+                Awaited::Neighbour { address, .. } => {
+                    snapshot.routes.find(address).is_none_or(|view| view.next_hop != NextHop::Unresolved)
+                }
+            };
+            resolved || now.reached(parked.deadline)
         };
         while let Some(parked) = self.parking.take(ready) {
             self.leave_parking(parked, turn);
@@ -102,22 +242,47 @@ impl<P: Packet> Core<P> {
     }
 
     fn leave_parking<S: Sink<P>>(&mut self, parked: Parked<P>, turn: &mut Turn<'_, S>) {
-        let Parked { packet, port, headers, destination: to, .. } = parked;
-        let Some(destination) = turn.snapshot.destination(to).filter(|view| view.available) else {
-            return self.discard(packet, DropReason::DestinationRemoved);
-        };
-        if destination.next_hop == NextHop::Unresolved {
-            return self.discard(packet, DropReason::NeighbourUnresolved);
-        }
-        if self.forward(packet, port, &headers, to, destination, turn) {
-            self.counters().add(Counter::Forwarded, 1);
+        let Parked { mut packet, port, headers, awaited, .. } = parked;
+        match awaited {
+            Awaited::Destination { slot: to, how } => {
+                let Some(destination) = turn.snapshot.destination(to).filter(|view| view.available) else {
+                    return self.discard(packet, DropReason::DestinationRemoved);
+                };
+                if destination.next_hop == NextHop::Unresolved {
+                    return self.discard(packet, DropReason::NeighbourUnresolved);
+                }
+                let outgoing = Outgoing { packet, port, headers: &headers, to, destination };
+                if self.forward(outgoing, how, turn) {
+                    self.counters().add(Counter::Forwarded, 1);
+                }
+            }
+            Awaited::Neighbour { port, address } => {
+                match turn.snapshot.routes.find(address).map(|view| view.next_hop) {
+                    Some(NextHop::Resolved { destination_mac, source_mac }) => {
+                        set_macs(packet.data_mut(), destination_mac, source_mac);
+                        turn.sink.transmit(port, packet);
+                        self.counters().add(Counter::Forwarded, 1);
+                    }
+                    Some(NextHop::Unresolved) => self.discard(packet, DropReason::NeighbourUnresolved),
+                    _ => self.discard(packet, DropReason::NoRoute),
+                }
+            }
         }
     }
 }
 
+/// Makes a packet, or an ICMP error about one, the server's.
+fn redirect<A: Address>(data: &mut [u8], headers: &Headers, server: A, port: u16) -> bool {
+    if !matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
+        return rewrite::replace(data, headers, End::Destination, server, port);
+    }
+    icmp::quoted(data, headers)
+        .is_some_and(|quoted| relay::translate(data, headers, &quoted, End::Destination, server, port))
+}
+
 /// Writes both MAC addresses of a frame.
 #[inline(always)]
-fn set_macs(data: &mut [u8], destination: [u8; 6], source: [u8; 6]) {
+pub(super) fn set_macs(data: &mut [u8], destination: [u8; 6], source: [u8; 6]) {
     if let Some(macs) = data.first_chunk_mut::<12>() {
         let (to, from) = macs.split_at_mut(6);
         to.copy_from_slice(&destination);

@@ -3,7 +3,7 @@
 //! Stages run over bursts of at most [`BURST`] packets: **parse** → **own** → **look up** → **schedule** → **track** →
 //! **rewrite** → **transmit**. Each stage asks for the memory that the next one needs, so that a burst overlaps its cache
 //! misses. What leaves the straight way is in the files beside: `schedule` (new connections), `forward` (rewrite),
-//! `answer` (ICMP made here), `quoted` (ICMP errors received), `pieces` (fragments), `parking` (unresolved next hops).
+//! `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP errors received), `pieces` (fragments), `parking` (unresolved next hops).
 
 mod answer;
 mod forward;
@@ -11,6 +11,7 @@ mod own;
 mod parking;
 mod pieces;
 mod quoted;
+mod reply;
 mod schedule;
 mod track;
 
@@ -28,7 +29,8 @@ use crate::packet::icmp::Report;
 use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac};
 use crate::snapshot::Snapshot;
 use answer::Refused;
-use own::Addressee;
+use forward::{How, Outgoing};
+use own::{Addressee, Shard};
 use schedule::Fate;
 
 /// Packets in a burst.
@@ -51,6 +53,8 @@ pub(crate) struct Slot<P> {
     candidate: Candidate,
     found: Option<Found>,
     port: PortId,
+    /// Workers to ask when this one has no connection for it.
+    ask: u8,
 }
 
 /// The packets of flows that this worker owns, between stages; at most [`BURST`].
@@ -69,6 +73,7 @@ impl<P> Slots<P> {
             candidate: Candidate::default(),
             found: None,
             port: PortId(0),
+            ask: 0,
         };
         Self { slots: std::iter::repeat_with(empty).take(BURST).collect(), count: 0 }
     }
@@ -140,6 +145,7 @@ impl<P: Packet> Engine<P> {
         }
         slot.packet = Some(packet);
         slot.port = port;
+        slot.ask = 0;
         if self.core.owner.alone() {
             self.admit();
         } else {
@@ -171,9 +177,16 @@ impl<P: Packet> Engine<P> {
             Redirect::FragmentToHome => self.piece_at_home(port, packet, headers, turn),
             Redirect::FragmentToOwner(learned) => self.piece_of_flow(port, packet, headers, learned, turn),
             Redirect::ToOwner if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
-                self.relay(port, packet, headers, turn);
+                self.relay(port, packet, headers, 0, turn);
             }
-            Redirect::ToOwner => self.enter(port, packet, headers, turn),
+            Redirect::ToOwner => self.enter(port, packet, headers, 0, turn),
+            Redirect::Ask { left, .. } if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
+                self.relay(port, packet, headers, left, turn);
+            }
+            Redirect::Ask { left, learned } => {
+                let headers = learned.map_or(headers, |learned| learned.applied_to(headers));
+                self.enter(port, packet, headers, left, turn);
+            }
         }
     }
 
@@ -184,28 +197,32 @@ impl<P: Packet> Engine<P> {
         let Some(packet) = slot.packet.as_ref() else { return };
         let (port, headers) = (slot.port, &slot.headers);
         let owner = self.core.owner.of(&headers.key(packet.data()), packet.rss_hash(), port, turn.snapshot);
-        if owner == Some(self.core.id) {
-            return self.admit();
-        }
-        let Some(packet) = slot.packet.take() else { return };
         match owner {
-            Some(owner) => {
-                self.core.redirect(
-                    owner,
-                    Redirected { packet, port, redirect: Redirect::ToOwner },
-                    turn.sink,
-                );
+            Shard::Of(owner) if owner == self.core.id => self.admit(),
+            Shard::Unknown => {
+                slot.ask = self.core.owner.others();
+                self.admit();
             }
-            None => self.core.not_ours(port, packet, headers, turn),
+            Shard::Of(owner) => {
+                let Some(packet) = slot.packet.take() else { return };
+                let redirected = Redirected { packet, port, redirect: Redirect::ToOwner };
+                self.core.redirect(owner, redirected, turn.sink);
+            }
+            Shard::Nobodys => {
+                let Some(packet) = slot.packet.take() else { return };
+                self.core.not_ours(port, packet, headers, turn);
+            }
         }
     }
 
-    /// A packet whose headers are known by other ways than parsing goes on to stage 3.
+    /// A packet whose headers are known by other ways than parsing goes on to stage 3; `ask` workers are asked when no connection is
+    /// there.
     pub(crate) fn enter<S: Sink<P>>(
         &mut self,
         port: PortId,
         packet: P,
         headers: Headers,
+        ask: u8,
         turn: &mut Turn<'_, S>,
     ) {
         if self.slots.count == BURST {
@@ -215,6 +232,7 @@ impl<P: Packet> Engine<P> {
         slot.packet = Some(packet);
         slot.headers = headers;
         slot.port = port;
+        slot.ask = ask;
         self.admit();
     }
 
@@ -308,7 +326,11 @@ impl<P: Packet> Core<P> {
         if let Some(found) = found
             && self.usable(table, found, &slot.headers, turn)
         {
-            self.send_on(table, found.id, packet, slot, forwarded, turn);
+            if found.reverse {
+                self.reply(table, found.id, packet, slot, forwarded, turn);
+            } else {
+                self.send_on(table, found.id, packet, slot, forwarded, turn);
+            }
             return false;
         }
         self.missed(table, packet, slot, forwarded, turn);
@@ -327,7 +349,7 @@ impl<P: Packet> Core<P> {
     ) {
         match self.open(table, &packet, slot, turn) {
             Ok(id) => self.send_on(table, id, packet, slot, forwarded, turn),
-            Err(Fate::NotOurs) => self.not_ours(slot.port, packet, &slot.headers, turn),
+            Err(Fate::NotOurs) => self.no_connection(packet, slot, turn),
             Err(Fate::NoDestination) => {
                 let reason = DropReason::NoDestination;
                 let refused = Refused { packet, port: slot.port, headers: slot.headers, reason };
@@ -355,7 +377,9 @@ impl<P: Packet> Core<P> {
         };
         self.track(table, id, &slot.headers, turn);
         self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
-        *forwarded += u64::from(self.forward(packet, slot.port, &slot.headers, to, destination, turn));
+        let how = How::of(table.line(id));
+        let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
+        *forwarded += u64::from(self.forward(outgoing, how, turn));
     }
 
     /// Not a flow: for the kernel's stack, or for nobody.

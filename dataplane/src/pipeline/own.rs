@@ -17,6 +17,17 @@ pub(crate) struct Owner {
     trusted: Box<[bool]>,
 }
 
+/// Whose shard a flow is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shard {
+    /// This worker's.
+    Of(WorkerId),
+    /// A reply whose virtual end is not known, with workers chosen by it: all are asked in turn.
+    Unknown,
+    /// Nobody's: the flow is none of a virtual service.
+    Nobodys,
+}
+
 /// To whom a frame is addressed on its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Addressee {
@@ -39,7 +50,17 @@ impl Owner {
         self.workers == 1
     }
 
-    /// The owner of a flow to or from a virtual address; `None` for other flows.
+    /// How many other workers there are.
+    pub(super) fn others(&self) -> u8 {
+        self.workers.saturating_sub(1)
+    }
+
+    /// The worker that is asked after `worker`.
+    pub(super) fn after(&self, worker: WorkerId) -> WorkerId {
+        WorkerId((worker.0 + 1) % self.workers.max(1))
+    }
+
+    /// The owner of a flow to or from a virtual address, or from a masqueraded server.
     #[inline]
     pub(super) fn of(
         &self,
@@ -47,7 +68,7 @@ impl Owner {
         rss_hash: Option<u32>,
         port: PortId,
         snapshot: &Snapshot,
-    ) -> Option<WorkerId> {
+    ) -> Shard {
         let rss_hash = rss_hash.filter(|_| self.trusted.get(port.index()).copied().unwrap_or(false));
         match key {
             FlowKey::V4(tuple) => self.of_tuple(tuple, rss_hash, snapshot),
@@ -55,18 +76,38 @@ impl Owner {
         }
     }
 
-    fn of_tuple<A: Address>(
-        &self,
-        tuple: &Tuple<A>,
-        rss_hash: Option<u32>,
-        snapshot: &Snapshot,
-    ) -> Option<WorkerId> {
+    fn of_tuple<A: Address>(&self, tuple: &Tuple<A>, rss_hash: Option<u32>, snapshot: &Snapshot) -> Shard {
         if snapshot.virtual_addresses.contains(tuple.destination.ip()) {
             let by_nic = rss_hash.map(|hash| self.owners.owner_of_hash(hash));
-            return Some(by_nic.unwrap_or_else(|| self.owners.owner(tuple)));
+            return Shard::Of(by_nic.unwrap_or_else(|| self.owners.owner(tuple)));
         }
         // A reply: the NIC may have hashed the wrong end.
-        snapshot.virtual_addresses.contains(tuple.source.ip()).then(|| self.owners.owner(&tuple.reversed()))
+        if snapshot.virtual_addresses.contains(tuple.source.ip()) {
+            return Shard::Of(self.owners.owner(&tuple.reversed()));
+        }
+        self.of_reply(tuple, snapshot)
+    }
+
+    /// The owner of a masqueraded server's packet. Where the client alone decides that is enough, else the virtual end is that of
+    /// the server's service.
+    fn of_reply<A: Address>(&self, tuple: &Tuple<A>, snapshot: &Snapshot) -> Shard {
+        let Some(server) = snapshot.servers.find(tuple.protocol, tuple.source.ip(), tuple.source_port) else {
+            return Shard::Nobodys;
+        };
+        let request = tuple.reversed();
+        if self.owners.steering() == Steering::Client {
+            return Shard::Of(self.owners.owner(&request));
+        }
+        let service = server.service.and_then(|slot| snapshot.service(slot));
+        let address = service.and_then(|service| A::from_ip(service.key.address()?));
+        match (service, address) {
+            (Some(service), Some(destination)) => {
+                let port = service.key.port();
+                let destination_port = if port == 0 { tuple.source_port } else { port };
+                Shard::Of(self.owners.owner(&Tuple { destination, destination_port, ..request }))
+            }
+            _ => Shard::Unknown,
+        }
     }
 }
 

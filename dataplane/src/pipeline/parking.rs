@@ -1,19 +1,40 @@
 //! Packets whose next hop has no MAC yet wait here: few, and for a second at most.
 
+use super::forward::How;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::Headers;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// How long a packet waits.
 const PATIENCE: u32 = Ticks::SECOND;
 
-/// A packet that is forwarded once its destination's next hop is known.
+/// What a packet waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The next hop to its destination; then it is changed and sent.
+    Destination { slot: DestinationSlot, how: How },
+    /// The MAC of the client, or of the router to it; everything else is done.
+    Neighbour { port: PortId, address: IpAddr },
+}
+
+impl Awaited {
+    /// Whether the same MAC is asked for.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Destination { slot, .. }, Self::Destination { slot: other, .. }) => slot == other,
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// A packet that is forwarded once its next hop is known.
 #[derive(Debug)]
 pub(super) struct Parked<P> {
     pub(super) packet: P,
     pub(super) port: PortId,
     pub(super) headers: Headers,
-    pub(super) destination: DestinationSlot,
+    pub(super) awaited: Awaited,
     pub(super) deadline: Ticks,
 }
 
@@ -33,9 +54,9 @@ impl<P> Parking<P> {
         self.places.len()
     }
 
-    /// Whether a packet for `destination` waits already.
-    pub(super) fn waits_for(&self, destination: DestinationSlot) -> bool {
-        self.places.iter().any(|parked| parked.destination == destination)
+    /// Whether a packet waits for the same already.
+    pub(super) fn waits_for(&self, awaited: &Awaited) -> bool {
+        self.places.iter().any(|parked| parked.awaited.same(awaited))
     }
 
     /// Parks a packet until [`PATIENCE`] after `now`; gives it back when there is no place.

@@ -1,6 +1,7 @@
 //! Fragments: pieces of one datagram meet at its home, learn their ports there and go on to the flow's owner, each by itself.
 
 use super::Turn;
+use super::own::Shard;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Redirect, Redirected, Sink};
 use crate::flow::protocol;
@@ -19,8 +20,22 @@ pub struct Learned {
     pub protocol: u8,
 }
 
+impl Learned {
+    /// What the headers of a later piece know of the first one's.
+    pub(super) const fn of(headers: &Headers) -> Self {
+        let Headers { source_port, destination_port, protocol, .. } = *headers;
+        Self { source_port, destination_port, protocol }
+    }
+
+    /// A piece's headers, with the ports of the first.
+    pub(super) const fn applied_to(self, headers: Headers) -> Headers {
+        let Self { source_port, destination_port, protocol } = self;
+        Headers { source_port, destination_port, protocol, ..headers }
+    }
+}
+
 impl<P: Packet> Engine<P> {
-    /// A piece as it was received: to its home, if it is for a virtual address.
+    /// A piece as it was received: to its home, if it is for a virtual address or from a masqueraded server.
     #[cold]
     pub(super) fn piece<S: Sink<P>>(
         &mut self,
@@ -29,8 +44,10 @@ impl<P: Packet> Engine<P> {
         headers: Headers,
         turn: &mut Turn<'_, S>,
     ) {
-        let destination = headers.key(packet.data()).destination();
-        if !turn.snapshot.virtual_addresses.contains(destination) {
+        let key = headers.key(packet.data());
+        let snapshot = turn.snapshot;
+        if !snapshot.virtual_addresses.contains(key.destination()) && !snapshot.servers.contains(key.source())
+        {
             return self.core.not_ours(port, packet, &headers, turn);
         }
         let home = self.core.home_of(&FragmentKey::new(packet.data(), &headers));
@@ -78,12 +95,12 @@ impl<P: Packet> Engine<P> {
         }
         let key = headers.key(packet.data());
         match self.core.owner.of(&key, None, port, turn.snapshot) {
-            Some(owner) if owner != self.core.id => {
-                let Headers { source_port, destination_port, protocol, .. } = headers;
-                let redirect = Redirect::FragmentToOwner(Learned { source_port, destination_port, protocol });
+            Shard::Of(owner) if owner != self.core.id => {
+                let redirect = Redirect::FragmentToOwner(Learned::of(&headers));
                 self.core.redirect(owner, Redirected { packet, port, redirect }, turn.sink);
             }
-            _ => self.enter(port, packet, headers, turn),
+            Shard::Unknown => self.enter(port, packet, headers, self.core.owner.others(), turn),
+            _ => self.enter(port, packet, headers, 0, turn),
         }
     }
 
@@ -92,14 +109,11 @@ impl<P: Packet> Engine<P> {
         &mut self,
         port: PortId,
         packet: P,
-        mut headers: Headers,
+        headers: Headers,
         learned: Learned,
         turn: &mut Turn<'_, S>,
     ) {
-        headers.source_port = learned.source_port;
-        headers.destination_port = learned.destination_port;
-        headers.protocol = learned.protocol;
-        self.enter(port, packet, headers, turn);
+        self.enter(port, packet, learned.applied_to(headers), 0, turn);
     }
 
     /// Drops pieces that waited in vain.

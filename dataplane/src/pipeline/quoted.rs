@@ -1,16 +1,39 @@
-//! ICMP: errors that quote a connection of ours go to its destination; everything else is the kernel's.
+//! ICMP errors that quote a connection of ours: from the client's side to its destination, from a masqueraded server's side to
+//! its client, about a tunnel's outer packet to the client too. Everything else is the kernel's.
 
 use super::Turn;
+use super::answer::Refused;
+use super::forward::{How, Outgoing};
+use super::own::Shard;
+use super::reply::{ClientHop, client_hop};
 use crate::address::Address;
-use crate::connection::Table;
+use crate::connection::{ConnectionId, Found, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
-use crate::flow::{FlowKey, Tuple};
+use crate::flow::{FlowKey, Tuple, protocol};
 use crate::id::PortId;
-use crate::packet::{Headers, Packet, icmp};
+use crate::packet::checksum::decrement_ttl;
+use crate::packet::icmp::relay::{self, Tunnelled};
+use crate::packet::icmp::{self, Quoted, Report};
+use crate::packet::rewrite::End;
+use crate::packet::{Family, Headers, Packet};
+use crate::snapshot::{Encapsulation, NextHop};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// An ICMP error between stages.
+struct Error<P> {
+    packet: P,
+    /// Port it came in by.
+    port: PortId,
+    headers: Headers,
+    quoted: Quoted,
+    /// Workers to ask when this one has no connection for it.
+    ask: u8,
+}
 
 impl<P: Packet> Engine<P> {
-    /// An ICMP message. An error about a reply that a real server sent in the virtual address's name quotes VIP → client.
+    /// An ICMP message. An error about a reply that a real server sent in the virtual address's name quotes VIP → client, one about
+    /// a request to a masqueraded server client → server.
     #[cold]
     pub(super) fn icmp<S: Sink<P>>(
         &mut self,
@@ -19,37 +42,45 @@ impl<P: Packet> Engine<P> {
         headers: Headers,
         turn: &mut Turn<'_, S>,
     ) {
-        let Some(request) = icmp::quoted(packet.data(), &headers).map(|quoted| quoted.key.reversed()) else {
+        let Some(quoted) = icmp::quoted(packet.data(), &headers) else {
             return self.core.not_ours(port, packet, &headers, turn);
         };
         if self.core.owner.alone() {
-            return self.relay(port, packet, headers, turn);
+            return self.relay(port, packet, headers, 0, turn);
         }
+        let inside = relay::tunnelled(packet.data(), &headers, &quoted);
+        let request = inside.map_or_else(|| quoted.key.reversed(), |inside| inside.key);
         match self.core.owner.of(&request, None, port, turn.snapshot) {
-            Some(owner) if owner == self.core.id => self.relay(port, packet, headers, turn),
-            Some(owner) => {
-                self.core.redirect(
-                    owner,
-                    Redirected { packet, port, redirect: Redirect::ToOwner },
-                    turn.sink,
-                );
+            Shard::Of(owner) if owner == self.core.id => self.relay(port, packet, headers, 0, turn),
+            Shard::Of(owner) => {
+                let redirected = Redirected { packet, port, redirect: Redirect::ToOwner };
+                self.core.redirect(owner, redirected, turn.sink);
             }
-            None => self.core.not_ours(port, packet, &headers, turn),
+            Shard::Unknown => self.relay(port, packet, headers, self.core.owner.others(), turn),
+            Shard::Nobodys => self.core.not_ours(port, packet, &headers, turn),
         }
     }
 
-    /// Sends an ICMP error to the destination of the connection it quotes; this worker owns that flow.
+    /// An ICMP error of a flow that this worker owns, or may own: then `ask` others are asked.
     pub(super) fn relay<S: Sink<P>>(
         &mut self,
         port: PortId,
         packet: P,
         headers: Headers,
+        ask: u8,
         turn: &mut Turn<'_, S>,
     ) {
-        match icmp::quoted(packet.data(), &headers).map(|quoted| quoted.key.reversed()) {
-            Some(FlowKey::V4(request)) => self.core.relay(&self.v4, &request, port, packet, headers, turn),
-            Some(FlowKey::V6(request)) => self.core.relay(&self.v6, &request, port, packet, headers, turn),
-            None => self.core.not_ours(port, packet, &headers, turn),
+        let Some(quoted) = icmp::quoted(packet.data(), &headers) else {
+            return self.core.not_ours(port, packet, &headers, turn);
+        };
+        let inside = relay::tunnelled(packet.data(), &headers, &quoted);
+        let error = Error { packet, port, headers, quoted, ask };
+        if let Some(inside) = inside {
+            return self.core.outer_error(&self.v4, error, inside, turn);
+        }
+        match quoted.key.reversed() {
+            FlowKey::V4(request) => self.core.relay(&mut self.v4, &request, error, turn),
+            FlowKey::V6(request) => self.core.relay(&mut self.v6, &request, error, turn),
         }
     }
 }
@@ -57,27 +88,196 @@ impl<P: Packet> Engine<P> {
 impl<P: Packet> Core<P> {
     fn relay<A: Address, S: Sink<P>>(
         &mut self,
-        table: &Table<A>,
+        table: &mut Table<A>,
         request: &Tuple<A>,
-        port: PortId,
-        packet: P,
-        headers: Headers,
+        error: Error<P>,
         turn: &mut Turn<'_, S>,
     ) {
         let found = table
             .find(table.hash(request), request)
             .filter(|found| !table.line(found.id).is_expired(turn.now));
-        let Some(found) = found else {
-            return self.not_ours(port, packet, &headers, turn);
+        let Some(Found { id, reverse }) = found else {
+            let Error { packet, port, headers, ask, .. } = error;
+            if ask == 0 {
+                return self.not_ours(port, packet, &headers, turn);
+            }
+            let redirect = Redirect::Ask { left: ask - 1, learned: None };
+            let next = self.owner.after(self.id);
+            return self.redirect(next, Redirected { packet, port, redirect }, turn.sink);
         };
-        let slot = table.line(found.id).destination();
-        let Some(destination) = turn.snapshot.destination(slot).filter(|destination| destination.available)
+        let masqueraded = table.line(id).flags() & flags::METHOD == flags::MASQUERADE;
+        if masqueraded {
+            // What is computed anew must have been right.
+            match relay::checksum_valid(error.packet.data(), &error.headers) {
+                Some(true) => {}
+                Some(false) => return self.discard(error.packet, DropReason::IcmpChecksum),
+                None => return self.discard(error.packet, DropReason::Segments),
+            }
+        }
+        if reverse {
+            self.error_to_client(table, id, error, turn);
+        } else {
+            self.error_to_server(table, id, error, turn);
+        }
+    }
+
+    fn error_to_server<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &Table<A>,
+        id: ConnectionId,
+        error: Error<P>,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let Error { packet, port, headers, .. } = error;
+        let to = table.line(id).destination();
+        let Some(destination) = turn.snapshot.destination(to).filter(|destination| destination.available)
         else {
             return self.discard(packet, DropReason::DestinationRemoved);
         };
-        self.shared.destinations.of(self.id, slot).count_in(headers.ip_length.into());
-        if self.forward(packet, port, &headers, slot, destination, turn) {
+        self.shared.destinations.of(self.id, to).count_in(headers.ip_length.into());
+        let outgoing = Outgoing { packet, port, headers: &headers, to, destination };
+        if self.forward(outgoing, How::of(table.line(id)), turn) {
             self.counters().add(Counter::Forwarded, 1);
         }
     }
+
+    /// From a masqueraded server, or from a router on the way to it: the client hears it from the virtual address.
+    fn error_to_client<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &Table<A>,
+        id: ConnectionId,
+        error: Error<P>,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let Error { mut packet, port, headers, quoted, .. } = error;
+        let line = table.line(id);
+        let receiver = headers.key(packet.data()).destination();
+        let local = turn.snapshot.routes.find(receiver).is_some_and(|route| route.next_hop == NextHop::Local);
+        let hop = client_hop(line, turn.snapshot);
+        if headers.ttl <= 1 && !local {
+            return self.discard(packet, DropReason::TtlExceeded);
+        }
+        self.shared.destinations.of(self.id, line.destination()).count_out(headers.ip_length.into());
+        let Some(hop) = hop.filter(|_| !local) else {
+            return self.not_ours(port, packet, &headers, turn);
+        };
+        if headers.ip_length > hop.mtu.into() {
+            return self.discard(packet, DropReason::OverMtu);
+        }
+        let Tuple { destination, destination_port, .. } = line.tuple();
+        let data = packet.data_mut();
+        if !relay::translate(data, &headers, &quoted, End::Source, destination, destination_port) {
+            return self.discard(packet, DropReason::Segments);
+        }
+        let _ = decrement_ttl(data, headers.network.into(), headers.family);
+        let sent = self.to_client(packet, port, &headers, hop, turn);
+        self.counters().add(Counter::Forwarded, u64::from(sent));
+    }
+
+    /// A router's word about a tunnel's outer packet, to the director: it is learnt from, and told on to the client about the packet
+    /// inside, from the virtual address.
+    fn outer_error<S: Sink<P>>(
+        &mut self,
+        table: &Table<Ipv4Addr>,
+        error: Error<P>,
+        inside: Tunnelled,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let FlowKey::V4(request) = inside.key else {
+            return self.not_ours(error.port, error.packet, &error.headers, turn);
+        };
+        let found = table
+            .find(table.hash(&request), &request)
+            .filter(|found| !found.reverse && !table.line(found.id).is_expired(turn.now));
+        let outer = found.and_then(|found| turn.snapshot.encapsulation(table.line(found.id).destination()));
+        let (Some(found), Some(outer)) = (found, outer.filter(|outer| sent_by_us(outer, &error))) else {
+            return self.not_ours(error.port, error.packet, &error.headers, turn);
+        };
+        let Error { packet, port, headers, quoted, .. } = error;
+        match relay::checksum_valid(packet.data(), &headers) {
+            Some(true) => {}
+            Some(false) => return self.discard(packet, DropReason::IcmpChecksum),
+            None => return self.discard(packet, DropReason::Segments),
+        }
+        let line = table.line(found.id);
+        let slot = line.destination();
+        let mut rest = 0;
+        if (quoted.icmp_type, quoted.icmp_code) == (3, 4) {
+            let view = turn.snapshot.destination(slot).copied().unwrap_or_default();
+            let shared = self.shared.destinations.shared(slot);
+            let known =
+                shared.path_mtu(view.server, turn.now).map_or(view.mtu, |learnt| learnt.min(view.mtu));
+            let mtu = u16::try_from(quoted.mtu).unwrap_or(u16::MAX);
+            shared.learn_path_mtu(view.server, mtu, known, turn.now);
+            if !inside.dont_fragment {
+                return self.discard(packet, DropReason::Consumed);
+            }
+            rest = outer.payload(known).into();
+        }
+        let report = Report::Relayed { kind: quoted.icmp_type, code: quoted.icmp_code, rest };
+        let hop = client_hop(line, turn.snapshot);
+        let mut packet = packet;
+        let headers = unwrap(&mut packet, &headers, &inside, &request);
+        let refused = Refused { packet, port, headers, reason: DropReason::Consumed };
+        match hop {
+            Some(hop) => self.tell_client(refused, report, request.destination.into(), hop, turn),
+            None => self.discard(refused.packet, DropReason::NoRoute),
+        }
+    }
+
+    /// Sends an ICMP error about `refused` to a client that is not where the packet came from.
+    fn tell_client<S: Sink<P>>(
+        &mut self,
+        refused: Refused<P>,
+        report: Report,
+        source: IpAddr,
+        hop: ClientHop,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if let Some(frame) = self.compose(&refused, report, source, turn) {
+            self.to_client(frame, refused.port, &refused.headers, hop, turn);
+        }
+        self.discard(refused.packet, refused.reason);
+    }
+}
+
+/// Takes an ICMP error and a tunnel's outer headers from around the packet they quote, as far as it is quoted; its headers.
+fn unwrap<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    inside: &Tunnelled,
+    request: &Tuple<Ipv4Addr>,
+) -> Headers {
+    let network = usize::from(headers.network);
+    let end = network + headers.ip_length as usize;
+    let inner = usize::from(inside.network);
+    let data = packet.data_mut();
+    let ttl = data.get(inner + 8).copied().unwrap_or_default();
+    let icmp_type =
+        data.get(usize::from(inside.transport)).copied().filter(|_| request.protocol == protocol::ICMP);
+    if inner >= network && end <= data.len() {
+        data.copy_within(inner..end, network);
+    }
+    Headers {
+        network: headers.network,
+        transport: headers.network + (inside.transport - inside.network),
+        source_port: request.source_port,
+        destination_port: request.destination_port,
+        ip_length: headers.ip_length - u32::from(inside.network - headers.network),
+        protocol: request.protocol,
+        ttl,
+        icmp_type: icmp_type.unwrap_or_default(),
+        family: Family::V4,
+        ..Headers::default()
+    }
+}
+
+/// Whether the quoted outer header is one that the director makes for this destination.
+fn sent_by_us<P: Packet>(outer: &Encapsulation, error: &Error<P>) -> bool {
+    let FlowKey::V4(quoted) = &error.quoted.key else { return false };
+    let data = error.packet.data();
+    let Some(header) = outer.headers().first_chunk::<20>() else { return false };
+    let ends = [quoted.source.octets(), quoted.destination.octets()].concat();
+    let to_us = error.headers.key(data).destination() == IpAddr::V4(quoted.source);
+    outer.outer == Family::V4 && header[9] == quoted.protocol && header[12..] == ends[..] && to_us
 }

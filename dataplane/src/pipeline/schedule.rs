@@ -10,7 +10,7 @@ use crate::flow::{Tuple, port, protocol};
 use crate::id::{DestinationSlot, Ticks};
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler::{self, Own, Request};
-use crate::snapshot::{Method, Persistence, ServiceView, Snapshot};
+use crate::snapshot::{DestinationView, Method, Persistence, ServiceView, Snapshot};
 use crate::template::{TemplateError, TemplateHandle, TemplateKey};
 
 /// Why no connection was opened.
@@ -45,11 +45,15 @@ impl<P: Packet> Core<P> {
         let line = table.line(found.id);
         let expired = line.is_expired(turn.now);
         let snapshot = turn.snapshot;
+        // A server that was removed goes on answering, and its SYN opens nothing.
         let orphaned = snapshot.settings.expire_nodest_conn
+            && !found.reverse
             && snapshot.destination(line.destination()).is_none_or(|destination| !destination.available);
         if expired
             || orphaned
-            || (headers.tcp_flags & tcp_flags::SYN != 0 && is_reused(table, found, snapshot))
+            || (headers.tcp_flags & tcp_flags::SYN != 0
+                && !found.reverse
+                && is_reused(table, found, snapshot))
         {
             self.account_closed(table.line(found.id), turn.snapshot, turn.now);
             table.close(found.id);
@@ -199,7 +203,8 @@ impl<P: Packet> Core<P> {
         let new = NewConnection {
             tuple: *tuple,
             server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(tuple.destination),
-            server_port: view.map_or(0, |view| view.server_port),
+            server_port: view
+                .map_or(0, |view| server_port(view, tuple.destination_port, choice, turn.snapshot)),
             state,
             flags: method.flags() | flags::INACTIVE,
             timeout: tcp::timeout(state, &turn.snapshot.timeouts),
@@ -208,7 +213,7 @@ impl<P: Packet> Core<P> {
             side: Line::<A>::NONE,
             client_mac,
             ingress: slot.port,
-            both_directions: false,
+            both_directions: method == Method::Masquerade,
         };
         let opened = table.open(slot.hash, &new, turn.now);
         let destinations = &self.shared.destinations;
@@ -229,6 +234,14 @@ impl<P: Packet> Core<P> {
             }
         }
     }
+}
+
+/// The port at the server's end. Without one of its own the destination keeps the port that was asked for; a persistent service
+/// of many ports keeps it for all but its own.
+fn server_port(destination: &DestinationView, asked: u16, choice: &Choice, snapshot: &Snapshot) -> u16 {
+    let service = || snapshot.service(destination.service);
+    let kept = choice.template.is_some() && service().is_some_and(|service| service.key.port() != asked);
+    if kept || destination.server_port == 0 { asked } else { destination.server_port }
 }
 
 /// Whether the packet may open a connection: any datagram, a SYN without RST, with `sloppy_tcp` anything but RST.

@@ -35,7 +35,7 @@ impl<P: Packet> Core<P> {
     }
 
     #[inline(never)]
-    fn change_state<A: Address>(&self, line: &Line<A>, old: State, new: State) {
+    pub(super) fn change_state<A: Address>(&self, line: &Line<A>, old: State, new: State) {
         line.set_state(new);
         let activity = tcp::activity(new);
         if activity != tcp::activity(old) {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 /// Multiply-fold over 128 bits: keyed tables of the configuration need only spread, not secrecy, because their keys are chosen
 /// by the operator and their load stays at or below one half.
 #[inline(always)]
-fn mix(high: u64, low: u64) -> u64 {
+pub(super) fn mix(high: u64, low: u64) -> u64 {
     let product = u128::from(high ^ 0x9E37_79B9_7F4A_7C15) * u128::from(low ^ 0xD6E8_FEB8_6659_FD93);
     (product >> 64) as u64 ^ (product & 0xFFFF_FFFF_FFFF_FFFF) as u64
 }
 
 /// A key of a [`Cells`].
-trait Hashed: Copy + Eq {
+pub(super) trait Hashed: Copy + Eq {
     fn hash(&self) -> u64;
 }
 
@@ -54,7 +54,7 @@ fn home(key: &impl Hashed, mask: usize) -> usize {
 /// Linear probing at a load of one half at most. Cloning shares the cells; the first change after it copies them, further
 /// changes work in place.
 #[derive(Debug, Clone)]
-struct Cells<K, V> {
+pub(super) struct Cells<K, V> {
     cells: Arc<[Option<(K, V)>]>,
     count: usize,
 }
@@ -67,6 +67,11 @@ impl<K, V> Default for Cells<K, V> {
 
 impl<K: Hashed, V: Copy> Cells<K, V> {
     const SMALLEST: usize = 8;
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
 
     /// The place of `key`, or the empty one where it would go. The table is not empty.
     #[inline(always)]
@@ -83,7 +88,7 @@ impl<K: Hashed, V: Copy> Cells<K, V> {
     }
 
     #[inline(always)]
-    fn get(&self, key: &K) -> Option<V> {
+    pub(super) fn get(&self, key: &K) -> Option<V> {
         if self.cells.is_empty() {
             return None;
         }
@@ -91,7 +96,7 @@ impl<K: Hashed, V: Copy> Cells<K, V> {
     }
 
     /// Whether the key is a new one.
-    fn insert(&mut self, key: K, value: V) -> bool {
+    pub(super) fn insert(&mut self, key: K, value: V) -> bool {
         if (self.count + 1) * 2 > self.cells.len() {
             self.resize((self.cells.len() * 2).max(Self::SMALLEST));
         }
@@ -104,7 +109,7 @@ impl<K: Hashed, V: Copy> Cells<K, V> {
     }
 
     /// Whether the key was there. Cells after it move up, so that no mark is left behind.
-    fn remove(&mut self, key: &K) -> bool {
+    pub(super) fn remove(&mut self, key: &K) -> bool {
         if self.get(key).is_none() {
             return false;
         }

@@ -7,6 +7,7 @@ mod marks;
 mod method;
 mod routes;
 mod schedulers;
+mod servers;
 mod settings;
 
 pub use chunked::Chunked;
@@ -19,6 +20,7 @@ pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
 pub use routes::{Route, RouteView, Routes};
 pub use schedulers::{Maglev, SchedulerKind, scheduler_flags};
+pub use servers::{Server, ServerKey, ServerSet};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;
@@ -102,6 +104,8 @@ pub struct Snapshot {
     pub encapsulations: Chunked<Option<Arc<Encapsulation>>>,
     /// The addresses of all virtual services, and those whose last connection is not gone yet.
     pub virtual_addresses: Arc<AddressSet>,
+    /// The servers behind masquerading, those with connections left included.
+    pub servers: Arc<ServerSet>,
     /// Which packets carry which mark.
     pub marks: Marks,
     /// Where replies go.
@@ -131,6 +135,7 @@ impl Snapshot {
             destinations: Chunked::default(),
             encapsulations: Chunked::default(),
             virtual_addresses: Arc::default(),
+            servers: Arc::default(),
             marks: Marks::default(),
             routes: Arc::default(),
             ports,

@@ -133,7 +133,7 @@ impl Limits {
     /// Bytes of the IPv4 and the IPv6 connection tables of all workers.
     #[must_use]
     pub fn table_bytes(&self, workers: usize) -> [u64; 2] {
-        let size = |connections| Size { capacity: Self::share(connections, workers), both_directions: false };
+        let size = |connections| Size { capacity: Self::share(connections, workers), both_directions: true };
         let v4 = size(self.connections_v4).footprint::<Ipv4Addr>().total();
         let v6 = size(self.connections_v6).footprint::<Ipv6Addr>().total();
         [v4, v6].map(|bytes| (bytes * workers) as u64)

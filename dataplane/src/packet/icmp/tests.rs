@@ -24,6 +24,12 @@ fn answered(frame: &[u8], report: Report, identification: u16) -> Result<Vec<u8>
         Family::V4 => IpAddr::V4(headers.addresses_v4(frame).1),
         Family::V6 => IpAddr::V6(headers.addresses_v6(frame).1),
     };
+    let mut frame = frame.to_vec();
+    if matches!(report, Report::TooBig { .. }) {
+        // The kernel finds out after it has decremented the TTL.
+        let _ = checksum::decrement_ttl(&mut frame, headers.network.into(), headers.family);
+    }
+    let frame = &frame[..];
     let mut packet = HeapPacket::fresh();
     answer(frame, &headers, report, source, identification, &mut packet)?;
     Ok(packet.data().to_vec())

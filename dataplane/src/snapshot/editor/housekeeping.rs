@@ -4,6 +4,7 @@ use super::service::Tenancy;
 use super::types::{Cursors, Housekept, References};
 use super::{Editor, Life};
 use crate::id::{DestinationSlot, ServiceSlot};
+use crate::snapshot::servers::end_of;
 use crate::snapshot::{MarkRule, Marks};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -149,6 +150,11 @@ impl Editor {
         let place = &mut self.destinations[slot.index()];
         place.life = Life::Free;
         let (identity, service) = (place.identity(), place.service);
+        if std::mem::take(&mut place.replies) {
+            let end = end_of(&place.key, place.spec.address, place.spec.port);
+            Arc::make_mut(&mut self.draft.servers).remove(end);
+            self.changed = true;
+        }
         self.identities.remove(&identity);
         self.services[service.index()].references -= 1;
         self.trash.remove(&slot);

@@ -19,6 +19,7 @@ pub use types::{
     ThresholdChange,
 };
 
+use super::servers::{end_of, tells_virtual_end};
 use super::{
     ClientMask, DestinationView, Encapsulation, MarkRule, Marks, Method, NextHop, Persistence, PortView,
     Routes, SHARING_LOG, SchedulerKind, ServiceKey, Settings, Snapshot, Timeouts,
@@ -66,6 +67,10 @@ struct Place {
     source: Option<IpAddr>,
     /// The last weight above 0 that it was given, 0 if none ever was.
     last_weight: u32,
+    /// Its packets are replies: it is, or was, masqueraded.
+    replies: bool,
+    /// It is masqueraded and in service.
+    serves: bool,
 }
 
 impl Place {
@@ -477,6 +482,33 @@ impl Editor {
             self.draft.destinations.set(slot.index(), new);
         }
         self.encapsulate(slot);
+        self.expect_replies(slot);
+    }
+
+    /// Makes a masqueraded destination one whose packets are replies, until it is forgotten.
+    fn expect_replies(&mut self, slot: DestinationSlot) {
+        let place = &mut self.destinations[slot.index()];
+        let masqueraded = place.spec.method == Method::Masquerade;
+        let serves = masqueraded && place.life == Life::Live;
+        if place.serves == serves && (place.replies || !masqueraded) {
+            return;
+        }
+        let (key, DestinationSpec { address, port, .. }) = (place.key, place.spec);
+        let servers = Arc::make_mut(&mut self.draft.servers);
+        if masqueraded && !place.replies {
+            place.replies = true;
+            let service = tells_virtual_end(&key, port).then_some(place.service);
+            servers.insert(end_of(&key, address, port), service);
+        }
+        if place.serves != serves {
+            place.serves = serves;
+            if serves {
+                servers.serve(&key, address, port);
+            } else {
+                servers.retire(&key, address, port);
+            }
+        }
+        self.changed = true;
     }
 
     /// Prepares the outer headers of a tunnel.
@@ -519,8 +551,17 @@ impl Editor {
         if self.free_destinations.is_empty() && self.destinations.len() >= limit as usize {
             self.reclaim_destination();
         }
-        let new =
-            Place { life: Life::Live, incarnation: 1, service, key, spec, source: None, last_weight: 0 };
+        let new = Place {
+            life: Life::Live,
+            incarnation: 1,
+            service,
+            key,
+            spec,
+            source: None,
+            last_weight: 0,
+            replies: false,
+            serves: false,
+        };
         let slot = if let Some(slot) = self.free_destinations.pop() {
             let place = &mut self.destinations[slot.index()];
             let incarnation = place.incarnation.wrapping_add(1);

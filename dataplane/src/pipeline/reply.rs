@@ -1,0 +1,201 @@
+//! What masqueraded servers answer: the virtual address and port take their places, and a route leads to the client.
+//!
+//! A reply goes where the routes say, as the kernel sends it. A client on the link itself need not be a known neighbour: its MAC was
+//! remembered when its request came in by that port. Without any route at all, in a director without a twin, replies go back the
+//! way the request came.
+
+use super::answer::Refused;
+use super::forward::set_macs;
+use super::parking::{Awaited, Parked};
+use super::{Learned, Slot, Turn};
+use crate::address::Address;
+use crate::connection::tcp::{self, Sender};
+use crate::connection::{ConnectionId, Line, Table};
+use crate::counters::DropReason;
+use crate::engine::{Core, Redirect, Redirected, Sink};
+use crate::flow::protocol;
+use crate::id::PortId;
+use crate::packet::checksum::decrement_ttl;
+use crate::packet::icmp::Report;
+use crate::packet::rewrite::{End, replace};
+use crate::packet::{Headers, Packet, tcp as flags};
+use crate::snapshot::{NextHop, Snapshot};
+use std::net::IpAddr;
+
+/// How a client is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientHop {
+    pub(super) next_hop: NextHop,
+    /// Whose MAC is needed.
+    pub(super) via: IpAddr,
+    pub(super) port: PortId,
+    pub(super) mtu: u16,
+}
+
+/// How the client of a connection is reached; `None` when that is the kernel's stack's affair.
+pub(super) fn client_hop<A: Address>(line: &Line<A>, snapshot: &Snapshot) -> Option<ClientHop> {
+    let client = line.tuple().source.ip();
+    let (mac, ingress) = line.client_link();
+    let port = snapshot.ports.get(ingress.index());
+    let back = port.map(|port| NextHop::Resolved { destination_mac: mac, source_mac: port.mac });
+    if snapshot.routes.is_empty() {
+        return Some(ClientHop { next_hop: back?, via: client, port: ingress, mtu: port?.mtu });
+    }
+    let route = snapshot.routes.find(client)?;
+    let next_hop = match route.next_hop {
+        NextHop::Local | NextHop::NoRoute => return None,
+        NextHop::Unresolved if route.via.is_none() && route.port == ingress => {
+            back.unwrap_or(NextHop::Unresolved)
+        }
+        next_hop => next_hop,
+    };
+    Some(ClientHop { next_hop, via: route.via.unwrap_or(client), port: route.port, mtu: route.mtu })
+}
+
+impl<P: Packet> Core<P> {
+    /// A packet of a masqueraded server. Checks come in the order in which a forwarding kernel makes them: TTL and MTU before the
+    /// connection hears of the packet.
+    #[inline(never)]
+    pub(super) fn reply<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let headers = &slot.headers;
+        let Some(hop) = client_hop(table.line(id), turn.snapshot) else {
+            return self.not_ours(slot.port, packet, headers, turn);
+        };
+        if headers.ttl <= 1 {
+            return self.refuse(
+                packet,
+                slot.port,
+                headers,
+                DropReason::TtlExceeded,
+                Report::TimeExceeded,
+                turn,
+            );
+        }
+        if headers.ip_length > hop.mtu.into() {
+            if headers.dont_fragment() {
+                let report = Report::TooBig { mtu: hop.mtu };
+                return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
+            }
+            return self.discard(packet, DropReason::OverMtu);
+        }
+        let destination = table.line(id).destination();
+        self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
+        self.track_reply(table, id, headers, turn);
+        let tuple = table.line(id).tuple();
+        let mut packet = packet;
+        let data = packet.data_mut();
+        replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
+        let _ = decrement_ttl(data, headers.network.into(), headers.family);
+        *forwarded += u64::from(self.to_client(packet, slot.port, headers, hop, turn));
+    }
+
+    /// A packet of no connection, which no service wants either.
+    #[inline(never)]
+    pub(super) fn no_connection<S: Sink<P>>(&mut self, packet: P, slot: &Slot<P>, turn: &mut Turn<'_, S>) {
+        let (port, headers) = (slot.port, &slot.headers);
+        if slot.ask > 0 {
+            let learned = headers.is_fragment().then(|| Learned::of(headers));
+            let redirect = Redirect::Ask { left: slot.ask - 1, learned };
+            let next = self.owner.after(self.id);
+            return self.redirect(next, Redirected { packet, port, redirect }, turn.sink);
+        }
+        let servers = &turn.snapshot.servers;
+        let spoken_to = headers.protocol != protocol::TCP || headers.tcp_flags & flags::RST == 0;
+        if turn.snapshot.settings.nat_icmp_send && !servers.is_empty() && spoken_to {
+            let source = headers.key(packet.data()).source();
+            if servers.in_service(headers.protocol, source, headers.source_port) {
+                return self.tell_server(packet, port, headers, turn);
+            }
+        }
+        self.not_ours(port, packet, headers, turn);
+    }
+
+    /// `nat_icmp_send`: a server that speaks of no connection is told so. The kernel forwards first, so that the TTL is one less.
+    #[cold]
+    fn tell_server<S: Sink<P>>(
+        &mut self,
+        mut packet: P,
+        port: PortId,
+        headers: &Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
+        if headers.ttl <= 1 {
+            return self.not_ours(port, packet, headers, turn);
+        }
+        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+        self.refuse(packet, port, headers, DropReason::NoConnection, Report::PortUnreachable, turn);
+    }
+
+    /// Sends a packet that is done to the client; `false` when it has to wait.
+    pub(super) fn to_client<S: Sink<P>>(
+        &mut self,
+        mut packet: P,
+        ingress: PortId,
+        headers: &Headers,
+        hop: ClientHop,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let ClientHop { next_hop, via, port, .. } = hop;
+        if let NextHop::Resolved { destination_mac, source_mac } = next_hop {
+            set_macs(packet.data_mut(), destination_mac, source_mac);
+            turn.sink.transmit(port, packet);
+            return true;
+        }
+        let awaited = Awaited::Neighbour { port, address: via };
+        self.park(Parked { packet, port: ingress, headers: *headers, awaited, deadline: turn.now }, turn);
+        false
+    }
+
+    /// A server's packet goes no further: it is told from the director's address on the way back to it, or by the kernel's stack
+    /// where no such address is known.
+    #[cold]
+    pub(super) fn refuse<S: Sink<P>>(
+        &mut self,
+        packet: P,
+        port: PortId,
+        headers: &Headers,
+        reason: DropReason,
+        report: Report,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let server = headers.key(packet.data()).source();
+        match turn.snapshot.routes.find(server).and_then(|route| route.source) {
+            Some(source) => {
+                let refused = Refused { packet, port, headers: *headers, reason };
+                self.answer_from(refused, report, source, turn);
+            }
+            None => self.not_ours(port, packet, headers, turn),
+        }
+    }
+
+    /// Moves the connection's state for a packet of the server's and marks it seen.
+    fn track_reply<A: Address, S: Sink<P>>(
+        &self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        headers: &Headers,
+        turn: &Turn<'_, S>,
+    ) {
+        let line = table.line(id);
+        let mut state = line.state();
+        if headers.protocol == protocol::TCP && !headers.later_fragment() {
+            let (new, flags) = tcp::next(state, line.flags(), Sender::Server, headers.tcp_flags, false);
+            line.set_flags(flags);
+            if new != state {
+                self.change_state(line, state, new);
+                state = new;
+            }
+        } else if headers.protocol == protocol::UDP && line.template() != Line::<A>::NONE {
+            self.shared.templates.set_assured(line.template());
+        }
+        table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
+    }
+}
