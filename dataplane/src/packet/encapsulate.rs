@@ -79,9 +79,6 @@ pub fn encapsulate<P: Packet>(
     }
     packet.prepend(overhead).ok_or(DropReason::Headroom)?;
     let data = packet.data_mut();
-    if data.len() < overhead + network + 40 {
-        return Err(DropReason::Segments);
-    }
     data.copy_within(overhead..overhead + network, 0);
     let (ethernet, ip) = data.split_at_mut(network);
     if let Some(ethertype) = ethernet.last_chunk_mut() {

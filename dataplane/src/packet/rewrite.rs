@@ -53,7 +53,8 @@ pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: 
 }
 
 /// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP and UDP too, with the
-/// checksums. A UDP checksum of 0 (none) stays 0, and one that comes to 0 is written as 0xffff (RFC 768).
+/// checksums. A whole datagram without a UDP checksum gets one, as the kernel gives it; a fragment of one stays without. A UDP
+/// checksum that comes to 0 is written as 0xffff (RFC 768).
 ///
 /// `headers` are what parsing said of this frame; they are of the family of `A`. `false`, with the packet half changed, when
 /// they are not, which parsing excludes.
@@ -80,12 +81,32 @@ fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A,
     let field = field(data, checksum)?;
     let before = u16::from_be_bytes(*field);
     let udp = headers.protocol == protocol::UDP;
-    if udp && before == 0 {
-        return Some(());
-    }
-    let after = updated(before, (old, address), (old_port, port));
-    *field = if udp && after == 0 { [0xff; 2] } else { after.to_be_bytes() };
+    let after = if udp && before == 0 {
+        if headers.is_fragment() {
+            return Some(());
+        }
+        let Some(anew) = datagram_checksum(data, headers) else { return Some(()) };
+        anew
+    } else {
+        updated(before, (old, address), (old_port, port))
+    };
+    let after = if udp && after == 0 { 0xffff } else { after };
+    data.get_mut(checksum..checksum + 2)?.copy_from_slice(&after.to_be_bytes());
     Some(())
+}
+
+/// The checksum of a whole UDP datagram whose own is 0; `None` when it is not all in the first segment.
+#[cold]
+fn datagram_checksum(data: &[u8], headers: &Headers) -> Option<u16> {
+    let (network, transport) = (usize::from(headers.network), usize::from(headers.transport));
+    let datagram = data.get(transport..network + headers.ip_length as usize)?;
+    let addresses = match headers.family {
+        Family::V4 => data.get(network + 12..network + 20)?,
+        Family::V6 => data.get(network + 8..network + 40)?,
+    };
+    let length = u16::try_from(datagram.len()).ok()?;
+    let pseudo = checksum::add(checksum::sum(addresses), checksum::add(u16::from(protocol::UDP), length));
+    Some(!checksum::add(pseudo, checksum::sum(datagram)))
 }
 
 #[cfg(test)]
@@ -177,14 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn udp_without_a_checksum_keeps_none() {
-        let ends = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
+    fn udp_without_a_checksum_gets_one_when_it_is_whole() {
+        let ends: [SocketAddr; 2] = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
+        let server = Ipv4Addr::new(192, 168, 10, 3);
         let mut bytes = frame(ends[0], ends[1], vec![1, 2, 3]).udp();
         bytes[40..42].fill(0);
-        let headers = headers(&bytes);
-        assert!(replace(&mut bytes, &headers, End::Destination, Ipv4Addr::new(192, 168, 10, 3), 5353));
-        assert_eq!(bytes[40..42], [0, 0]);
-        assert_eq!((&bytes[30..34], &bytes[36..38]), (&[192, 168, 10, 3][..], &5353_u16.to_be_bytes()[..]));
+        let mut first_piece = bytes.clone();
+        let whole = headers(&bytes);
+        assert!(replace(&mut bytes, &whole, End::Destination, server, 5353));
+        let anew = frame(ends[0], SocketAddr::new(server.into(), 5353), vec![1, 2, 3]).udp();
+        assert_eq!(bytes, anew);
+
+        first_piece[17] += 5;
+        first_piece.extend([0; 5]);
+        first_piece[20] = 0x20;
+        checksum::fill_header(&mut first_piece[14..34]);
+        let piece = headers(&first_piece);
+        assert!(piece.first_fragment());
+        assert!(replace(&mut first_piece, &piece, End::Destination, server, 5353));
+        assert_eq!((&first_piece[36..38], &first_piece[40..42]), (&5353_u16.to_be_bytes()[..], &[0, 0][..]));
     }
 
     #[test]

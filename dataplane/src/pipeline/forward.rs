@@ -172,11 +172,11 @@ impl<P: Packet> Core<P> {
             NextHop::Local => self.punt(PuntClass::Local, port, packet, turn.sink),
             _ if headers.ttl <= 1 => {
                 let refused = Refused { packet, port, headers, reason: DropReason::TtlExceeded };
-                self.answer(refused, Report::TimeExceeded, turn);
+                self.answer_for(refused, Report::TimeExceeded, (how, to), turn);
             }
             _ if headers.ip_length > mtu.into() => {
                 let refused = Refused { packet, port, headers, reason: DropReason::OverMtu };
-                self.over_mtu(refused, mtu, how, turn);
+                self.over_mtu(refused, mtu, (how, to), turn);
             }
             _ => self.park(
                 Parked {
@@ -193,17 +193,43 @@ impl<P: Packet> Core<P> {
 
     /// Too long for the next link: the sender learns the MTU.
     #[cold]
-    fn over_mtu<S: Sink<P>>(&mut self, mut refused: Refused<P>, mtu: u16, how: How, turn: &mut Turn<'_, S>) {
+    fn over_mtu<S: Sink<P>>(
+        &mut self,
+        mut refused: Refused<P>,
+        mtu: u16,
+        (how, to): (How, DestinationSlot),
+        turn: &mut Turn<'_, S>,
+    ) {
         let headers = refused.headers;
         // Tunnels without path MTU discovery fragment their outer packet, whatever the inner one says.
         let ignored = how == How::Tunnel && headers.family == Family::V4 && !turn.snapshot.settings.pmtu_disc;
         if headers.dont_fragment() && !ignored {
             // The kernel finds out after it has decremented the TTL.
             let _ = decrement_ttl(refused.packet.data_mut(), headers.network.into(), headers.family);
-            self.answer(refused, Report::TooBig { mtu }, turn);
+            self.answer_for(refused, Report::TooBig { mtu }, (how, to), turn);
         } else {
             self.discard(refused.packet, DropReason::OverMtu);
         }
+    }
+
+    /// Tells the sender, from the virtual address. What says something to the client in the virtual address's name counts as the
+    /// server's, but with masquerading, where the kernel looks for the server's own address.
+    fn answer_for<S: Sink<P>>(
+        &mut self,
+        refused: Refused<P>,
+        report: Report,
+        (how, to): (How, DestinationSlot),
+        turn: &mut Turn<'_, S>,
+    ) {
+        let virtual_address = refused.headers.key(refused.packet.data()).destination();
+        if let Some(frame) = self.compose(&refused, report, virtual_address, turn) {
+            if !matches!(how, How::Masquerade { .. }) {
+                let length = frame.total_length().saturating_sub(refused.headers.network.into());
+                self.shared.destinations.of(self.id, to).count_out(length as u64);
+            }
+            turn.sink.transmit(refused.port, frame);
+        }
+        self.discard(refused.packet, refused.reason);
     }
 
     /// The next hop has no MAC yet.

@@ -11,7 +11,7 @@ use crate::connection::{ConnectionId, Found, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::flow::{FlowKey, Tuple, protocol};
-use crate::id::PortId;
+use crate::id::{DestinationSlot, PortId};
 use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::relay::{self, Tunnelled};
 use crate::packet::icmp::{self, Quoted, Report};
@@ -99,6 +99,7 @@ impl<P: Packet> Core<P> {
         let Some(Found { id, reverse }) = found else {
             let Error { packet, port, headers, ask, .. } = error;
             if ask == 0 {
+                self.count_past_us(table, request, &headers, turn);
                 return self.not_ours(port, packet, &headers, turn);
             }
             let redirect = Redirect::Ask { left: ask - 1, learned: None };
@@ -118,6 +119,27 @@ impl<P: Packet> Core<P> {
             self.error_to_client(table, id, error, turn);
         } else {
             self.error_to_server(table, id, error, turn);
+        }
+    }
+
+    /// A server that answers clients itself, or a router on the way to it, tells a client of its request: that is the kernel's to
+    /// forward, and the server's in the counts.
+    fn count_past_us<A: Address, S>(
+        &self,
+        table: &Table<A>,
+        request: &Tuple<A>,
+        headers: &Headers,
+        turn: &Turn<'_, S>,
+    ) {
+        let quoted = request.reversed();
+        let found = table.find(table.hash(&quoted), &quoted);
+        if let Some(found) =
+            found.filter(|found| !found.reverse && !table.line(found.id).is_expired(turn.now))
+        {
+            let line = table.line(found.id);
+            if line.flags() & flags::METHOD != flags::MASQUERADE {
+                self.shared.destinations.of(self.id, line.destination()).count_out(headers.ip_length.into());
+            }
         }
     }
 
@@ -214,13 +236,15 @@ impl<P: Packet> Core<P> {
             }
             rest = outer.payload(known).into();
         }
+        let quote = u64::from(headers.ip_length) - u64::from(inside.network - headers.network);
+        self.shared.destinations.of(self.id, slot).count_out(quote);
         let report = Report::Relayed { kind: quoted.icmp_type, code: quoted.icmp_code, rest };
         let hop = client_hop(line, turn.snapshot);
         let mut packet = packet;
         let headers = unwrap(&mut packet, &headers, &inside, &request);
         let refused = Refused { packet, port, headers, reason: DropReason::Consumed };
         match hop {
-            Some(hop) => self.tell_client(refused, report, request.destination.into(), hop, turn),
+            Some(hop) => self.tell_client(refused, report, request.destination.into(), (hop, slot), turn),
             None => self.discard(refused.packet, DropReason::NoRoute),
         }
     }
@@ -231,10 +255,13 @@ impl<P: Packet> Core<P> {
         refused: Refused<P>,
         report: Report,
         source: IpAddr,
-        hop: ClientHop,
+        (hop, slot): (ClientHop, DestinationSlot),
         turn: &mut Turn<'_, S>,
     ) {
         if let Some(frame) = self.compose(&refused, report, source, turn) {
+            // The kernel counts the quote and the message it becomes.
+            let length = frame.total_length().saturating_sub(refused.headers.network.into());
+            self.shared.destinations.of(self.id, slot).count_out(length as u64);
             self.to_client(frame, refused.port, &refused.headers, hop, turn);
         }
         self.discard(refused.packet, refused.reason);
