@@ -4,14 +4,11 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use super::Failure;
-use crate::address::{Endpoint, Protocol, Server};
-use crate::desired::{
-    Change, ClientMask, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Method,
-    Scheduler, ServiceAdd, ServiceDelete, ServiceEdit, ServiceKey, ServiceSpec, scheduler,
-};
+use super::destination::DestinationCommand;
+use super::service::{ServiceCommand, ServiceFilter, service_filter};
+use super::tuning::{CountersCommand, MarkCommand, SettingsCommand, TimeoutsCommand};
 
 /// Look at and change a running uvs director.
 #[derive(Debug, Parser)]
@@ -46,6 +43,9 @@ pub(super) enum Command {
         /// Counters that are zero, too
         #[arg(long)]
         all: bool,
+        /// What destinations forward a second instead of what they forwarded
+        #[arg(long)]
+        rate: bool,
     },
     /// Virtual services
     Service {
@@ -62,7 +62,27 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ConnectionCommand,
     },
-    /// The set of services as a whole
+    /// Rules that give packets a mark, and with it the service of that mark
+    Mark {
+        #[command(subcommand)]
+        command: MarkCommand,
+    },
+    /// Behaviour, by the kernel's sysctl names
+    Settings {
+        #[command(subcommand)]
+        command: SettingsCommand,
+    },
+    /// Timeouts of connections
+    Timeouts {
+        #[command(subcommand)]
+        command: TimeoutsCommand,
+    },
+    /// What services and destinations counted
+    Counters {
+        #[command(subcommand)]
+        command: CountersCommand,
+    },
+    /// Services, mark rules, timeouts and settings as a whole
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
@@ -90,266 +110,11 @@ pub(super) enum Command {
     },
 }
 
-/// Exactly one service.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(super) struct ServiceName {
-    /// TCP service, such as 192.168.132.254:80 or [fd00::1]:80
-    #[arg(long, short = 't', value_name = "ADDR:PORT")]
-    tcp: Option<Endpoint>,
-    /// UDP service
-    #[arg(long, short = 'u', value_name = "ADDR:PORT")]
-    udp: Option<Endpoint>,
-}
-
-/// One service or all.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub(super) struct ServiceChoice {
-    /// Only this TCP service
-    #[arg(long, short = 't', value_name = "ADDR:PORT")]
-    tcp: Option<Endpoint>,
-    /// Only this UDP service
-    #[arg(long, short = 'u', value_name = "ADDR:PORT")]
-    udp: Option<Endpoint>,
-}
-
-fn key(tcp: Option<Endpoint>, udp: Option<Endpoint>) -> Option<ServiceKey> {
-    let tcp = tcp.map(|address| ServiceKey::Address { protocol: Protocol::Tcp, address });
-    tcp.or_else(|| udp.map(|address| ServiceKey::Address { protocol: Protocol::Udp, address }))
-}
-
-impl ServiceName {
-    fn key(&self) -> Result<ServiceKey, Failure> {
-        key(self.tcp, self.udp).ok_or_else(|| Failure::Usage("name a service with --tcp or --udp".into()))
-    }
-}
-
-impl ServiceChoice {
-    pub(super) fn key(&self) -> Option<ServiceKey> {
-        key(self.tcp, self.udp)
-    }
-}
-
-/// `--service tcp/192.168.132.254:80`, TCP where nothing is said.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ServiceFilter(ServiceKey);
-
-impl ServiceFilter {
-    pub(super) fn key(&self) -> Option<ServiceKey> {
-        Some(self.0)
-    }
-}
-
-fn service_filter(text: &str) -> Result<ServiceFilter, String> {
-    let (protocol, address) = match text.split_once('/') {
-        Some(("tcp", address)) => (Protocol::Tcp, address),
-        Some(("udp", address)) => (Protocol::Udp, address),
-        Some((other, _)) => {
-            return Err(format!("`{other}` is not a protocol; write tcp/ADDR:PORT or udp/ADDR:PORT"));
-        }
-        None => (Protocol::Tcp, text),
-    };
-    let address = address.parse().map_err(|error: crate::address::AddressError| error.to_string())?;
-    Ok(ServiceFilter(ServiceKey::Address { protocol, address }))
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ServiceCommand {
-    /// Add a virtual service
-    Add {
-        #[command(flatten)]
-        service: ServiceName,
-        /// rr, wrr, lc or wlc
-        #[arg(long, short = 's', default_value = "wlc", value_parser = scheduler)]
-        scheduler: Scheduler,
-        /// Seconds a client stays on its destination
-        #[arg(long, short = 'p', value_name = "SECS", default_value_t = 0)]
-        persistent: u32,
-        /// Part of the client's address that counts: 255.255.255.0 or a prefix length
-        #[arg(long, short = 'M')]
-        netmask: Option<ClientMask>,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Change a virtual service; what is not named stays as it is
-    Edit {
-        #[command(flatten)]
-        service: ServiceName,
-        /// rr, wrr, lc or wlc
-        #[arg(long, short = 's', value_parser = scheduler)]
-        scheduler: Option<Scheduler>,
-        /// Seconds a client stays on its destination; 0 ends persistence
-        #[arg(long, short = 'p', value_name = "SECS")]
-        persistent: Option<u32>,
-        /// Part of the client's address that counts: 255.255.255.0 or a prefix length
-        #[arg(long, short = 'M')]
-        netmask: Option<ClientMask>,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Delete a virtual service with its destinations
-    Delete {
-        #[command(flatten)]
-        service: ServiceName,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// List virtual services and their destinations
-    List,
-}
-
-impl ServiceCommand {
-    /// The change to make, and whether to wait for it; `None`: a listing.
-    pub(super) fn change(&self) -> Result<Option<(Change, bool)>, Failure> {
-        Ok(Some(match self {
-            Self::List => return Ok(None),
-            Self::Add { service, scheduler, persistent, netmask, wait } => {
-                let service = ServiceSpec {
-                    persistent: *persistent,
-                    netmask: *netmask,
-                    ..ServiceSpec::new(service.key()?, *scheduler)
-                };
-                (Change::ServiceAdd(ServiceAdd { service }), *wait)
-            }
-            Self::Edit { service, scheduler, persistent, netmask, wait } => {
-                if scheduler.is_none() && persistent.is_none() && netmask.is_none() {
-                    return Err(Failure::Usage(
-                        "nothing to change: name --scheduler, --persistent or --netmask".into(),
-                    ));
-                }
-                let service = service.key()?;
-                let edit = ServiceEdit {
-                    scheduler: *scheduler,
-                    persistent: *persistent,
-                    netmask: *netmask,
-                    ..ServiceEdit::of(service)
-                };
-                (Change::ServiceEdit(edit), *wait)
-            }
-            Self::Delete { service, wait } => {
-                (Change::ServiceDelete(ServiceDelete { service: service.key()? }), *wait)
-            }
-        }))
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum DestinationCommand {
-    /// Add a destination to a virtual service
-    Add {
-        #[command(flatten)]
-        service: ServiceName,
-        /// The real server
-        #[arg(long, short = 'r', value_name = "RIP[:PORT]")]
-        server: Server,
-        /// Direct routing (VS/DR), the only method of this version
-        #[arg(long, short = 'g')]
-        direct: bool,
-        /// 0 takes no new connections
-        #[arg(long, short = 'w', default_value_t = 1)]
-        weight: u32,
-        /// Connections at which no more are taken; 0: no limit
-        #[arg(long, short = 'x', default_value_t = 0)]
-        upper_threshold: u32,
-        /// Connections below which more are taken again; 0: three quarters of the upper threshold
-        #[arg(long, short = 'y', default_value_t = 0)]
-        lower_threshold: u32,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Change a destination; what is not named stays as it is
-    Edit {
-        #[command(flatten)]
-        service: ServiceName,
-        /// The real server
-        #[arg(long, short = 'r', value_name = "RIP[:PORT]")]
-        server: Server,
-        /// Direct routing (VS/DR)
-        #[arg(long, short = 'g')]
-        direct: bool,
-        /// 0 takes no new connections
-        #[arg(long, short = 'w')]
-        weight: Option<u32>,
-        /// Connections at which no more are taken; 0: no limit
-        #[arg(long, short = 'x')]
-        upper_threshold: Option<u32>,
-        /// Connections below which more are taken again
-        #[arg(long, short = 'y')]
-        lower_threshold: Option<u32>,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Delete a destination; packets of its connections are dropped
-    Delete {
-        #[command(flatten)]
-        service: ServiceName,
-        /// The real server
-        #[arg(long, short = 'r', value_name = "RIP[:PORT]")]
-        server: Server,
-        /// Return only when every worker uses the change
-        #[arg(long)]
-        wait: bool,
-    },
-    /// List destinations, the newest first
-    List {
-        #[command(flatten)]
-        service: ServiceChoice,
-    },
-}
-
-impl DestinationCommand {
-    /// The change to make, and whether to wait for it.
-    pub(super) fn change(&self) -> Result<(Change, bool), Failure> {
-        Ok(match self {
-            Self::List { .. } => return Err(Failure::Usage("a listing changes nothing".into())),
-            Self::Add { service, server, direct: _, weight, upper_threshold, lower_threshold, wait } => {
-                let destination = DestinationSpec {
-                    address: *server,
-                    weight: *weight,
-                    method: Method::Direct,
-                    upper_threshold: *upper_threshold,
-                    lower_threshold: *lower_threshold,
-                };
-                (Change::DestinationAdd(DestinationAdd { service: service.key()?, destination }), *wait)
-            }
-            Self::Edit { service, server, direct, weight, upper_threshold, lower_threshold, wait } => {
-                let edit = DestinationEdit {
-                    service: service.key()?,
-                    address: *server,
-                    weight: *weight,
-                    method: direct.then_some(Method::Direct),
-                    upper_threshold: *upper_threshold,
-                    lower_threshold: *lower_threshold,
-                };
-                if edit.weight.is_none()
-                    && edit.method.is_none()
-                    && edit.upper_threshold.is_none()
-                    && edit.lower_threshold.is_none()
-                {
-                    let message = "nothing to change: name --weight, --upper-threshold or --lower-threshold";
-                    return Err(Failure::Usage(message.into()));
-                }
-                (Change::DestinationEdit(edit), *wait)
-            }
-            Self::Delete { service, server, wait } => {
-                let delete = DestinationDelete { service: service.key()?, address: *server };
-                (Change::DestinationDelete(delete), *wait)
-            }
-        })
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(super) enum ConnectionCommand {
     /// List connections and persistence templates
     List {
-        /// Only this service's, such as 192.168.132.254:80 or udp/192.168.132.254:53
+        /// Only this service's, such as 192.168.132.254:80, udp/192.168.132.254:53 or mark/3
         #[arg(long, value_name = "[PROTO/]ADDR:PORT", value_parser = service_filter)]
         service: Option<ServiceFilter>,
         /// Only this client's
@@ -364,8 +129,10 @@ pub(super) enum ConnectionCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Make the services what a file says, all at once, and remove every other
+    ///
+    /// Timeouts, settings and mark rules become what the file says, too, where it has [timeouts], [settings] or [[mark]]s.
     Apply {
-        /// TOML with [[service]]s; other sections are left to the next start
+        /// TOML like uvsd's; sections about ports, workers and sizes are left to the next start
         file: PathBuf,
         /// Only say what would change
         #[arg(long)]
@@ -377,6 +144,6 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Show the services as a file that `config apply` takes
+    /// Show everything as a file that `config apply` takes
     Show,
 }

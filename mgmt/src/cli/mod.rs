@@ -3,9 +3,12 @@
 //! Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no director to talk to.
 
 mod args;
+mod destination;
 mod exec;
+mod service;
 mod show;
 mod table;
+mod tuning;
 
 pub use args::Arguments;
 pub use exec::ExecError;
@@ -18,8 +21,13 @@ use serde::Serialize;
 use crate::client::{Client, ClientError};
 use crate::config;
 use crate::desired::{Apply, Change};
-use crate::protocol::{ConnectionPage, ConnectionQuery, EventQuery, PAGE_MAX, ServicePage, ServicePageQuery};
-use args::{Command, ConfigCommand, ConnectionCommand, DestinationCommand, ServiceCommand};
+use crate::protocol::{
+    ConnectionPage, ConnectionQuery, CountersZero, EventQuery, PAGE_MAX, ServicePage, ServicePageQuery,
+};
+use args::{Command, ConfigCommand, ConnectionCommand};
+use destination::DestinationCommand;
+use service::ServiceCommand;
+use tuning::CountersCommand;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,21 +95,46 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
             let status = session.connect()?.status()?;
             session.show(&status, |out| show::status(out, &status))
         }
-        Command::Stats { all } => {
+        Command::Stats { all, rate } => {
             let stats = session.connect()?.stats()?;
-            session.show(&stats, |out| show::stats(out, &stats, *all))
+            session.show(&stats, |out| show::stats(out, &stats, *all, *rate))
         }
         Command::Service { command } => session.service(command),
         Command::Destination { command } => session.destination(command),
         Command::Connection { command: ConnectionCommand::List { service, client, limit } } => {
             let query = ConnectionQuery {
-                service: service.as_ref().and_then(args::ServiceFilter::key),
+                service: service.as_ref().and_then(service::ServiceFilter::key),
                 client: *client,
                 ..ConnectionQuery::default()
             };
             session.connections(&query, *limit)
         }
         Command::Config { command } => session.config(command),
+        Command::Mark { command } => match command.change() {
+            Some((change, wait)) => session.change(change, wait),
+            None => {
+                let marks = session.connect()?.configuration()?.marks;
+                session.show(&marks, |out| show::marks(out, &marks))
+            }
+        },
+        Command::Settings { command } => match command.change()? {
+            Some((change, wait)) => session.change(change, wait),
+            None => {
+                let settings = session.connect()?.configuration()?.settings;
+                session.show(&settings, |out| show::named(out, &settings))
+            }
+        },
+        Command::Timeouts { command } => match command.change()? {
+            Some((change, wait)) => session.change(change, wait),
+            None => {
+                let timeouts = session.connect()?.configuration()?.timeouts;
+                session.show(&timeouts, |out| show::named(out, &timeouts))
+            }
+        },
+        Command::Counters { command: CountersCommand::Zero { service } } => {
+            let zeroed = session.connect()?.zero(CountersZero { service: service.key() })?;
+            session.show(&zeroed, |out| writeln!(out, "{} services count from 0 now", zeroed.services))
+        }
         Command::Exec { command } => Err(exec::exec(&arguments.socket, command)),
         Command::Events { since, limit } => {
             let query = EventQuery { since: *since, limit: limit.map(|limit| limit.clamp(1, PAGE_MAX)) };
@@ -144,8 +177,9 @@ impl Session<'_> {
         match command.change()? {
             Some((change, wait)) => self.change(change, wait),
             None => {
+                let rate = matches!(command, ServiceCommand::List { rate: true });
                 let page = self.all_services()?;
-                self.show(&page, |out| show::services(out, &page.services))
+                self.show(&page, |out| show::services(out, &page.services, rate))
             }
         }
     }
@@ -159,7 +193,7 @@ impl Session<'_> {
                 }
                 None => {
                     let page = self.all_services()?;
-                    self.show(&page, |out| show::services(out, &page.services))
+                    self.show(&page, |out| show::services(out, &page.services, false))
                 }
             },
             other => {
@@ -221,13 +255,8 @@ impl Session<'_> {
     fn config(&mut self, command: &ConfigCommand) -> Result<(), Failure> {
         match command {
             ConfigCommand::Apply { file, dry_run, expected_revision, wait } => {
-                let services = config::services_of(file).map_err(Failure::File)?;
-                let apply = Apply {
-                    services,
-                    expected_revision: *expected_revision,
-                    dry_run: *dry_run,
-                    ..Apply::default()
-                };
+                let wanted = config::wanted_of(file).map_err(Failure::File)?;
+                let apply = Apply { expected_revision: *expected_revision, dry_run: *dry_run, ..wanted };
                 self.change(Change::Apply(apply), *wait)
             }
             ConfigCommand::Show => {

@@ -8,7 +8,7 @@ use super::table::{Table, bytes, duration, number};
 use crate::desired::{MarkRule, ServiceSpec, Settings, Timeouts};
 use crate::protocol::{
     Changed, Configuration, ConnectionEntry, Count, DestinationState, EventPage, Latency, ServiceState,
-    Stats, Status,
+    Stats, Status, Traffic,
 };
 
 pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
@@ -89,36 +89,43 @@ fn latency(name: &str, latency: &Latency) -> Vec<String> {
     [name.to_owned()].into_iter().chain([*count, *p50_us, *p99_us, *max_us].map(number)).collect()
 }
 
-pub(super) fn stats(out: &mut dyn Write, stats: &Stats, all: bool) -> io::Result<()> {
+/// What was forwarded, or what is forwarded a second.
+const FORWARDED: [&str; 5] = [">conns", ">in packets", ">in bytes", ">out packets", ">out bytes"];
+const RATES: [&str; 5] = [">conns/s", ">in packets/s", ">in bytes/s", ">out packets/s", ">out bytes/s"];
+
+fn traffic(traffic: &Traffic, rate: bool) -> impl Iterator<Item = String> + use<> {
+    let figures = if rate {
+        [
+            traffic.connections_per_s,
+            traffic.in_packets_per_s,
+            traffic.in_bytes_per_s,
+            traffic.out_packets_per_s,
+            traffic.out_bytes_per_s,
+        ]
+    } else {
+        [traffic.connections, traffic.in_packets, traffic.in_bytes, traffic.out_packets, traffic.out_bytes]
+    };
+    figures.into_iter().map(number)
+}
+
+fn heading(names: &[&'static str], rate: bool) -> Table {
+    let figures = if rate { RATES } else { FORWARDED };
+    Table::new(&names.iter().copied().chain(figures).collect::<Vec<_>>())
+}
+
+pub(super) fn stats(out: &mut dyn Write, stats: &Stats, all: bool, rate: bool) -> io::Result<()> {
     counts(out, "counters", &stats.counters, all)?;
     writeln!(out)?;
     counts(out, "dropped", &stats.drops, all)?;
-    writeln!(out, "\nconservation: {} packets unaccounted for (0 at rest)", stats.imbalance)?;
-    if !stats.destinations.is_empty() {
-        writeln!(out)?;
-        let mut table = Table::new(&[
-            "service",
-            "destination",
-            ">conns",
-            ">in packets",
-            ">in bytes",
-            ">out packets",
-            ">out bytes",
-        ]);
-        for line in &stats.destinations {
-            let held = &line.destination;
-            table.row(vec![
-                line.service.to_string(),
-                held.address.to_string(),
-                number(held.traffic.connections),
-                number(held.traffic.in_packets),
-                number(held.traffic.in_bytes),
-                number(held.traffic.out_packets),
-                number(held.traffic.out_bytes),
-            ]);
-        }
-        table.write(out, 0)?;
+    writeln!(out, "\nconservation: {} packets unaccounted for (0 at rest)\n", stats.imbalance)?;
+    let mut table = heading(&["service", "destination"], rate);
+    for line in &stats.destinations {
+        let names = [line.service.to_string(), line.destination.address.to_string()];
+        table.row(names.into_iter().chain(traffic(&line.destination.traffic, rate)).collect());
     }
+    let names = ["total".to_owned(), String::new()];
+    table.row(names.into_iter().chain(traffic(&stats.totals, rate)).collect());
+    table.write(out, 0)?;
     writeln!(out)?;
     let mut times = Table::new(&["time", ">count", ">p50 µs", ">p99 µs", ">max µs"]);
     times.row(latency("apply", &stats.apply));
@@ -157,19 +164,41 @@ pub(super) fn destinations(out: &mut dyn Write, list: &[DestinationState]) -> io
     table.write(out, 0)
 }
 
-pub(super) fn services(out: &mut dyn Write, list: &[ServiceState]) -> io::Result<()> {
+fn service_line(out: &mut dyn Write, service: &ServiceState) -> io::Result<()> {
+    write!(out, "{} scheduler {}", service.key, service.scheduler.name())?;
+    if !service.scheduler_flags.is_empty() {
+        write!(out, " flags {}", service.scheduler_flags)?;
+    }
+    if service.one_packet {
+        write!(out, " one packet")?;
+    }
+    if service.persistent != 0 {
+        write!(out, " persistent {} s", service.persistent)?;
+    }
+    if let Some(netmask) = service.netmask {
+        write!(out, " netmask {netmask}")?;
+    }
+    writeln!(out)
+}
+
+pub(super) fn services(out: &mut dyn Write, list: &[ServiceState], rate: bool) -> io::Result<()> {
     if list.is_empty() {
         return writeln!(out, "no services; add one with `uvsctl service add`");
     }
+    if rate {
+        let mut table = heading(&["service", "destination"], rate);
+        for service in list {
+            let names = [service.key.to_string(), String::new()];
+            table.row(names.into_iter().chain(traffic(&service.traffic, rate)).collect());
+            for held in &service.destinations {
+                let names = [String::new(), held.address.to_string()];
+                table.row(names.into_iter().chain(traffic(&held.traffic, rate)).collect());
+            }
+        }
+        return table.write(out, 0);
+    }
     for service in list {
-        write!(out, "{} scheduler {}", service.key, service.scheduler.name())?;
-        if service.persistent != 0 {
-            write!(out, " persistent {} s", service.persistent)?;
-        }
-        if let Some(netmask) = service.netmask {
-            write!(out, " netmask {netmask}")?;
-        }
-        writeln!(out)?;
+        service_line(out, service)?;
         let mut table = Table::new(&DESTINATION);
         service.destinations.iter().for_each(|held| table.row(destination_row(held)));
         if table.is_empty() {
@@ -179,6 +208,23 @@ pub(super) fn services(out: &mut dyn Write, list: &[ServiceState]) -> io::Result
         }
     }
     Ok(())
+}
+
+pub(super) fn marks(out: &mut dyn Write, rules: &[MarkRule]) -> io::Result<()> {
+    if rules.is_empty() {
+        return writeln!(out, "no mark rules; add one with `uvsctl mark add`");
+    }
+    rules.iter().try_for_each(|rule| writeln!(out, "{rule}"))
+}
+
+/// Fields with their values, a line each.
+pub(super) fn named<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
+    let fields = serde_json::to_value(value)?;
+    let mut table = Table::new(&["name", ">value"]);
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        table.row(vec![name.clone(), value.to_string()]);
+    }
+    table.write_rows(out, 0)
 }
 
 pub(super) fn connections(out: &mut dyn Write, list: &[ConnectionEntry], heading: bool) -> io::Result<()> {
@@ -230,9 +276,7 @@ pub(super) fn configuration(out: &mut dyn Write, configuration: &Configuration) 
     struct File<'a> {
         timeouts: Timeouts,
         settings: Settings,
-        #[serde(skip_serializing_if = "<[MarkRule]>::is_empty")]
         mark: &'a [MarkRule],
-        #[serde(skip_serializing_if = "<[ServiceSpec]>::is_empty")]
         service: &'a [ServiceSpec],
     }
     let Configuration { revision, services, timeouts, settings, marks } = configuration;

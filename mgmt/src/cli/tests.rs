@@ -11,6 +11,9 @@ fn change(line: &str) -> Change {
     match arguments.command {
         Command::Service { command } => command.change().unwrap().unwrap().0,
         Command::Destination { command } => command.change().unwrap().0,
+        Command::Mark { command } => command.change().unwrap().0,
+        Command::Settings { command } => command.change().unwrap().unwrap().0,
+        Command::Timeouts { command } => command.change().unwrap().unwrap().0,
         other => panic!("{other:?}"),
     }
 }
@@ -31,12 +34,54 @@ fn long_and_short_options_mean_the_same() {
         (
             "uvsctl destination add --tcp 192.168.132.254:80 --server 192.168.132.64:80 --direct",
             "uvsctl destination add -t 192.168.132.254:80 -r 192.168.132.64:80 -g",
-            "+ tcp 192.168.132.254:80 -> 192.168.132.64:80 direct weight 1",
+            "+ tcp 192.168.132.254:80 -> 192.168.132.64 direct weight 1",
         ),
         (
             "uvsctl destination edit --udp [fd00::1]:53 --server fd00::64 --weight 0 --upper-threshold 9",
             "uvsctl destination edit -u [fd00::1]:53 -r fd00::64 -w 0 -x 9",
             "~ udp [fd00::1]:53 -> fd00::64 weight 0 upper threshold 9",
+        ),
+        (
+            "uvsctl service add --mark 3 --ipv6 --scheduler rr --one-packet --sched-flags sh-port,sh-fallback",
+            "uvsctl service add -f 3 -6 -s rr -o -b flag-1,flag-2",
+            "+ service mark 3 ipv6 scheduler rr flags flag-1,flag-2 one packet",
+        ),
+        (
+            "uvsctl service edit --udp 1.2.3.4:53 --one-packet=false --sched-flags=",
+            "uvsctl service edit -u 1.2.3.4:53 -o=false -b= ",
+            "~ service udp 1.2.3.4:53 one packet false flags ",
+        ),
+        (
+            "uvsctl destination add --tcp 1.2.3.4:80 --server 1.2.3.5:8080 --masquerade",
+            "uvsctl destination add -t 1.2.3.4:80 -r 1.2.3.5:8080 -m",
+            "+ tcp 1.2.3.4:80 -> 1.2.3.5:8080 masquerade weight 1",
+        ),
+        (
+            "uvsctl destination add --tcp 1.2.3.4:80 --server 1.2.3.5:8080 --tunnel --tun-type gue --tun-port 5555",
+            "uvsctl destination add -t 1.2.3.4:80 -r 1.2.3.5 -i --tun-type gue --tun-port 5555",
+            "+ tcp 1.2.3.4:80 -> 1.2.3.5 tunnel gue port 5555 weight 1",
+        ),
+        (
+            "uvsctl destination add --mark 7 --server 1.2.3.5:8080",
+            "uvsctl destination add -f 7 -r 1.2.3.5:8080 -g",
+            "+ mark 7 -> 1.2.3.5:8080 direct weight 1",
+        ),
+        ("uvsctl service flush", "uvsctl service flush --wait", "- all services"),
+        (
+            "uvsctl mark add --mark 7 --protocol tcp --source 10.0.0.0/8 --destination-ports 80-443 --port eth0",
+            "uvsctl mark add -f 7 --protocol tcp --source 10.0.0.0/8 --destination-ports 80-443 --port eth0 --wait",
+            "+ mark rule tcp from 10.0.0.0/8 to port 80-443 in by eth0 mark 7",
+        ),
+        ("uvsctl mark delete --mark 7", "uvsctl mark delete -f 7", "- mark rule mark 7"),
+        (
+            "uvsctl settings set expire_nodest_conn=1 conn_reuse_mode=0",
+            "uvsctl settings set expire_nodest_conn=true conn_reuse_mode=0",
+            "~ settings conn_reuse_mode=0 expire_nodest_conn=true",
+        ),
+        (
+            "uvsctl timeouts set --tcp 900 --udp 0",
+            "uvsctl timeouts set --udp=0 --tcp=900",
+            "~ timeouts tcp 900 udp 0",
         ),
         (
             "uvsctl service delete --udp 1.2.3.4:53",
@@ -57,7 +102,25 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ("uvsctl service add --scheduler rr", "--tcp"),
         ("uvsctl service add --tcp 1.2.3.4:80 --udp 1.2.3.4:80", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4", "write 1.2.3.4:80"),
-        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mh", "this director has rr, wrr, lc, wlc"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mhh", "this director has rr, wrr, lc, wlc"),
+        ("uvsctl service add --mark 0", "zero"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --ipv6", "cannot be used with"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --sched-flags sh", "write flag-1"),
+        ("uvsctl service add --tcp 1.2.3.4:80 -p 9 -M 300", "prefix length"),
+        ("uvsctl destination add -t 1.2.3.4:80 -r 1.2.3.5 -g -m", "cannot be used with"),
+        ("uvsctl destination add -t 1.2.3.4:80 -r 1.2.3.5 --tun-type gue", "--tunnel"),
+        (
+            "uvsctl destination add -t 1.2.3.4:80 -r 1.2.3.5 -i --tun-type vxlan",
+            "possible values: ipip, gue, gre",
+        ),
+        ("uvsctl mark add", "--mark"),
+        ("uvsctl mark add -f 1 --destination-ports 80", "--protocol"),
+        ("uvsctl mark add -f 1 --protocol icmp", "write tcp or udp"),
+        ("uvsctl mark add -f 1 --source 10.0.0.0", "write 10.0.0.0/24"),
+        ("uvsctl settings set", "NAME=VALUE"),
+        ("uvsctl timeouts set --tcp=-1", "-1"),
+        ("uvsctl counters zero --tcp 1.2.3.4:80 --mark 1", "cannot be used with"),
+        ("uvsctl connection list --service mark/0", "write mark/3"),
         ("uvsctl destination add --tcp 1.2.3.4:80 --direct", "--server"),
         ("uvsctl destination add --tcp 1.2.3.4:80 --server 1.2.3.5 --weight=-1", "-1"),
         ("uvsctl connection list --service sctp/1.2.3.4:80", "write tcp/ADDR:PORT or udp/ADDR:PORT"),
@@ -67,11 +130,21 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         assert_eq!(error.exit_code(), 2, "{line}");
         assert!(error.to_string().contains(part), "{line}: {error}");
     }
-    for line in ["uvsctl service edit -t 1.2.3.4:80", "uvsctl destination edit -t 1.2.3.4:80 -r 1.2.3.5"] {
+    for (line, part) in [
+        ("uvsctl service edit -t 1.2.3.4:80", "nothing to change"),
+        ("uvsctl destination edit -t 1.2.3.4:80 -r 1.2.3.5", "nothing to change"),
+        ("uvsctl timeouts set", "nothing to change"),
+        ("uvsctl settings set expire_nodest_conn", "write NAME=VALUE"),
+        ("uvsctl settings set expire_nodest=1", "no such setting; there are"),
+        ("uvsctl settings set conn_reuse_mode=9", "0 to 3"),
+        ("uvsctl service add -t 1.2.3.4:0", "add --persistent 300"),
+        ("uvsctl service edit -t 1.2.3.4:0 -p 0", "add --persistent 300"),
+        ("uvsctl service add -t 1.2.3.4:80 -o", "is for UDP"),
+    ] {
         let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let failure = run(&arguments, &mut Vec::new()).unwrap_err();
-        assert_eq!(failure.exit_code(), 2);
-        assert!(failure.to_string().contains("nothing to change"), "{failure}");
+        assert_eq!(failure.exit_code(), 2, "{line}: {failure}");
+        assert!(failure.to_string().contains(part), "{line}: {failure}");
     }
 }
 
@@ -147,7 +220,7 @@ fn status_and_stats_are_readable() {
         burst: Latency::default(),
     };
     let mut out = Vec::new();
-    show::stats(&mut out, &stats, false).unwrap();
+    show::stats(&mut out, &stats, false, false).unwrap();
     let text = String::from_utf8(out).unwrap();
     for part in
         ["received  1,000  Means received.", "dropped: none", "apply             1       2       3   1,004"]

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use super::finding::Severity;
 use super::{Config, Port, help};
-use crate::desired::{Destination, Refusal, Service, ServiceKey, ServiceSpec, TIMEOUT_MAX_S, out_of_range};
+use crate::desired::{
+    Destination, MARK_RULES_MAX, MarkRule, Refusal, Service, ServiceKey, ServiceSpec, TIMEOUT_MAX_S,
+    out_of_range,
+};
 
 /// Linux's `IFNAMSIZ` without the terminating zero.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -54,12 +57,6 @@ pub(super) fn check(config: &Config, ports_written: usize) -> Vec<Problem> {
     workers(config, &mut problems);
     limits(config, &mut problems);
     control(config, &mut problems);
-    for (name, seconds) in config.timeouts.named() {
-        problems.range(&format!("timeouts.{name}"), seconds, 1, TIMEOUT_MAX_S);
-    }
-    for wrong in out_of_range(&config.settings) {
-        problems.error(format!("settings.{}", wrong.name), wrong.to_string(), "");
-    }
     if ports_written == 0 {
         let help = help::key("port").unwrap_or_default();
         problems.error("port", "there is no port to forward on", format!("add {help}"));
@@ -69,15 +66,50 @@ pub(super) fn check(config: &Config, ports_written: usize) -> Vec<Problem> {
         problems.error(format!("port[{PORTS_MAX}]"), message, "remove some");
     }
     ports(&config.port, &mut problems);
-    services(config, &mut problems);
+    for (index, rule) in config.mark.iter().enumerate() {
+        if let Some(port) = &rule.port
+            && config.port.iter().all(|held| held.name != *port)
+        {
+            let mend = "write the name of a [[port]], or leave the port away";
+            problems.error(format!("mark[{index}].port"), format!("there is no port `{port}`"), mend);
+        }
+    }
+    wanted(config, &mut problems);
     problems.0
 }
 
-/// Everything wrong with the services alone.
-pub(super) fn check_services(config: &Config) -> Vec<Problem> {
+/// Everything wrong with what a configuration makes the desired state.
+pub(super) fn check_wanted(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
-    services(config, &mut problems);
+    wanted(config, &mut problems);
     problems.0
+}
+
+fn wanted(config: &Config, problems: &mut Problems) {
+    for (name, seconds) in config.timeouts.named() {
+        problems.range(&format!("timeouts.{name}"), seconds, 1, TIMEOUT_MAX_S);
+    }
+    for wrong in out_of_range(&config.settings) {
+        problems.error(format!("settings.{}", wrong.name), wrong.to_string(), "");
+    }
+    marks(&config.mark, problems);
+    services(config, problems);
+}
+
+fn marks(rules: &[MarkRule], problems: &mut Problems) {
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("mark[{index}]");
+        if let Err(refusal) = rule.check() {
+            problems.error(&path, refusal.to_string(), "");
+        }
+        if rules.iter().take(index).any(|earlier| earlier == rule) {
+            problems.error(path, format!("mark rule `{rule}` is written twice"), "write it once");
+        }
+    }
+    if rules.len() > MARK_RULES_MAX {
+        let refusal = Refusal::MarkRulesFull(rules.len());
+        problems.error(format!("mark[{MARK_RULES_MAX}]"), refusal.to_string(), "");
+    }
 }
 
 fn dpdk(config: &Config, problems: &mut Problems) {
@@ -392,6 +424,7 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::NetmaskAlone(_) | Refusal::NetmaskFamily { .. } => "netmask",
         Refusal::Persistent(_) => "persistent",
         Refusal::NoProtocol(_) => "protocol",
+        Refusal::NotYet(_) => "one_packet",
         Refusal::NoMethod(_) | Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };

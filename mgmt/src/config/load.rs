@@ -9,10 +9,13 @@ use config::{Environment, FileFormat};
 use super::finding::{Finding, Findings, Place, Severity};
 use super::source::Source;
 use super::{Config, Limits, check, help};
-use crate::desired::ServiceSpec;
+use crate::desired::Apply;
 
 /// A configuration file larger than this is not one of ours: 16,384 services with 65,536 destinations take 12 MiB.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// Lists of several files are not layered but joined.
+const LISTS: [&str; 3] = ["port", "mark", "service"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone, Default)]
@@ -56,22 +59,36 @@ pub fn load(layers: &Layers) -> Result<Loaded, Findings> {
     reader.finish()
 }
 
-/// The services that a file describes, judged without the rest of a configuration, which the file may have or not.
+/// What a file makes the desired state, judged without the rest of a configuration, which the file may have or not. Sections that
+/// it does not have leave what they are about as it is; services alone are always all of them.
 ///
 /// # Errors
 ///
-/// Everything wrong in the file's form and in its services.
-pub fn services_of(file: &Path) -> Result<Vec<ServiceSpec>, Findings> {
+/// Everything wrong in the file's form and in what it says of the desired state.
+pub fn wanted_of(file: &Path) -> Result<Apply, Findings> {
     let mut reader = Reader::default();
     reader.read(file);
-    let services: Vec<ServiceSpec> =
-        reader.sources.iter().flat_map(|source| source.config.service.iter().cloned()).collect();
+    let has = |reader: &Reader, section: &str| {
+        reader.sources.iter().any(|source| source.values.contains_key(section))
+    };
+    let sections = ["timeouts", "settings", "mark"].map(|section| has(&reader, section));
+    let written = reader.sources.iter().map(|source| source.config.clone()).next().unwrap_or_default();
     // The director has its own limits, and says so when they are reached.
     let limits = Limits { services: u32::MAX, destinations: u32::MAX, ..Limits::default() };
-    let config = Config { service: services, limits, ..Config::default() };
-    reader.judge(check::check_services(&config));
+    let config = Config { limits, ..written };
+    reader.judge(check::check_wanted(&config));
     let findings = Findings(reader.findings);
-    if findings.errors() > 0 { Err(findings) } else { Ok(config.service) }
+    if findings.errors() > 0 {
+        return Err(findings);
+    }
+    let [timeouts, settings, marks] = sections;
+    Ok(Apply {
+        timeouts: timeouts.then_some(config.timeouts),
+        settings: settings.then_some(config.settings),
+        marks: marks.then_some(config.mark),
+        services: config.service,
+        ..Apply::default()
+    })
 }
 
 /// A value that is set outside the files, one at a time.
@@ -181,7 +198,7 @@ impl Reader {
     /// Tries the value alone on top of the defaults, so that each bad one is found and named.
     fn layer(&mut self, key: String, place: Place, source: SourceOf) {
         let section = key.split('.').next().unwrap_or_default();
-        if section == "port" || section == "service" {
+        if LISTS.contains(&section) {
             let message = format!("[[{section}]] is a list and can only be written in a file");
             return self.error(place, message, "write it into the configuration file or into conf.d");
         }
@@ -206,6 +223,7 @@ impl Reader {
         };
         for source in &mut self.sources {
             config.port.append(&mut source.config.port);
+            config.mark.append(&mut source.config.mark);
             config.service.append(&mut source.config.service);
         }
         let ports_written = self.sources.iter().map(|source| source.ports_written).sum();
@@ -269,10 +287,9 @@ fn combine(sources: &[Source], overrides: &[Override]) -> Result<Config, config:
     let mut builder =
         config::Config::builder().add_source(layer(toml::to_string(&Config::default()).map_err(text)?));
     for source in sources {
-        // Lists are not layered but joined, by the caller.
+        // The caller joins them.
         let mut values = source.values.clone();
-        values.remove("port");
-        values.remove("service");
+        LISTS.iter().for_each(|list| drop(values.remove(*list)));
         builder = builder.add_source(layer(toml::to_string(&values).map_err(text)?));
     }
     for set in overrides {

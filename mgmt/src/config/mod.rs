@@ -1,7 +1,8 @@
 //! The configuration: what `uvsd` reads at start and `uvsd --check` judges.
 //!
 //! Layers, later ones win: built-in defaults, the file, `conf.d/*.toml` in the order of their names, the environment
-//! (`UVS_WORKERS__COUNT=2`), `--set workers.count=2`. The lists `[[port]]` and `[[service]]` of several files add up.
+//! (`UVS_WORKERS__COUNT=2`), `--set workers.count=2`. The lists `[[port]]`, `[[mark]]` and
+//! `[[service]]` of several files add up.
 //! Everything wrong is reported at once, each with its place, what is wrong there and what to write instead.
 
 mod check;
@@ -18,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use cpus::CpuList;
 pub use finding::{Finding, Findings, Place, Severity};
-pub use load::{Layers, Loaded, load, services_of};
+pub use load::{Layers, Loaded, load, wanted_of};
 
 use crate::address::{Mac, Prefix};
-use crate::desired::ServiceSpec;
+use crate::desired::{MarkRule, ServiceSpec};
 pub use crate::desired::{Settings, Timeouts};
 pub use dataplane::worker::{IdleMode as Idle, SteeringChoice as Steering};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[settings]`, the kernel's sysctls of IPVS.
     pub settings: Settings,
+    /// `[[mark]]`: rules that give packets a mark, the last that matches decides.
+    pub mark: Vec<MarkRule>,
     /// `[[service]]`
     pub service: Vec<ServiceSpec>,
 }

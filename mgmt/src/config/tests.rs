@@ -209,6 +209,18 @@ fn one_fault_each() {
         ("[timeouts]\ntcp = 0\n", "2:7 0 is not in the range"),
         ("[settings]\nsloppy = true\n", "2:1 unknown field `sloppy`"),
         ("[settings]\nconn_reuse_mode = 4\n", "2:19 4 is not in the range 0 to 3"),
+        ("[[mark]]\n", "1:1 missing field `mark`"),
+        ("[[mark]]\nmark = 1\nport = \"eth9\"\n", "3:8 there is no port `eth9`"),
+        ("[[mark]]\nmark = 1\ndestination_ports = \"80\"\n", "1:1 a mark rule with ports needs a protocol"),
+        ("[[mark]]\nmark = 1\n[[mark]]\nmark = 1\n", "3:1 mark rule `mark 1` is written twice"),
+        ("[[mark]]\nmark = 1\nsource = \"10.0.0.0\"\n", "3:10 `10.0.0.0` has no prefix length"),
+        ("[[service]]\nscheduler = \"rr\"\n", "1:1 a service needs `protocol` and `address`, or a `mark`"),
+        ("[[service]]\nmark = 0\n", "2:8 invalid value: integer `0`"),
+        ("[[service]]\nmark = 1\nprotocol = \"tcp\"\n", "1:1 a service has either"),
+        ("[[service]]\nmark = 1\nfamily = \"ipx\"\n", "3:10 unknown variant `ipx`"),
+        ("[[service]]\nmark = 1\n[[service]]\nmark = 1\n", "4:8 service mark 1 is also service[0]"),
+        ("[[service]]\nmark = 1\npersistent = 9\nnetmask = 64\n", "4:11 netmask /64 does not fit"),
+        ("[[service]]\nmark = 1\nscheduler_flags = [\"sh\"]\n", "3:19 `sh` is not a scheduler's flag"),
         ("[dpdk]\nextra_args = [\"-l\", \"0\"]\n", "2:15 uvsd sets `-l` itself"),
         ("[dpdk]\nmemory_mib = \"many\"\n", "write MiB of memory for DPDK, such as 512"),
         ("workers = 3\n", "1:11 invalid type: integer `3`"),
@@ -301,4 +313,26 @@ proptest::proptest! {
         let source = source::Source::parse("f", &text);
         let _problems = check::check(&source.config, source.ports_written);
     }
+}
+
+#[test]
+fn a_file_to_apply_leaves_alone_what_it_does_not_speak_of() {
+    let scratch = Scratch::new("wanted");
+    let only = "[[service]]\nmark = 3\n  [[service.destination]]\n  address = \"10.0.0.1\"\n  method = { tunnel = { kind = \"gre\" } }\n";
+    let error = wanted_of(&scratch.file("tunnel.toml", only)).unwrap_err();
+    assert!(error.to_string().contains("tunnel"), "{error}");
+    let wanted = wanted_of(&scratch.file("a.toml", "[[service]]\nmark = 3\nfamily = \"ipv6\"\n")).unwrap();
+    assert_eq!((wanted.timeouts, wanted.settings, &wanted.marks), (None, None, &None));
+    assert_eq!(wanted.services[0].key.to_string(), "mark 3 ipv6");
+
+    let text = "mark = []\n[timeouts]\nudp = 7\n[settings]\nsloppy_tcp = true\n";
+    let wanted = wanted_of(&scratch.file("b.toml", text)).unwrap();
+    assert_eq!(wanted.timeouts, Some(Timeouts { udp: 7, ..Timeouts::default() }));
+    assert!(wanted.settings.unwrap().sloppy_tcp);
+    assert_eq!(wanted.marks, Some(Vec::new()));
+    assert_eq!(wanted.services, []);
+
+    let text = "[[mark]]\nmark = 1\nport = \"eth7\"\n";
+    let wanted = wanted_of(&scratch.file("c.toml", text)).unwrap();
+    assert_eq!(wanted.marks.unwrap().len(), 1, "the director knows its ports");
 }

@@ -271,6 +271,7 @@ pub(super) fn wanted(config: &Config) -> Apply {
         services: config.service.clone(),
         timeouts: Some(config.timeouts),
         settings: Some(config.settings),
+        marks: Some(config.mark.clone()),
         ..Apply::default()
     }
 }

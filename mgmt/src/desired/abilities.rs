@@ -5,12 +5,13 @@ use crate::address::Protocol;
 
 /// # Errors
 ///
-/// A protocol that is not forwarded, or a mark.
+/// A protocol that is not forwarded.
 pub(super) fn key(key: ServiceKey) -> Result<(), Refusal> {
     match key {
-        ServiceKey::Address { protocol: Protocol::Tcp | Protocol::Udp, .. } => Ok(()),
+        ServiceKey::Address { protocol: Protocol::Tcp | Protocol::Udp, .. } | ServiceKey::Mark { .. } => {
+            Ok(())
+        }
         ServiceKey::Address { protocol, .. } => Err(Refusal::NoProtocol(protocol)),
-        ServiceKey::Mark { .. } => Err(Refusal::NotYet("services of a firewall mark")),
     }
 }
 
@@ -29,11 +30,4 @@ pub(super) fn method(method: Method) -> Result<(), Refusal> {
 /// Scheduling each packet of its own.
 pub(super) fn one_packet(one_packet: bool) -> Result<(), Refusal> {
     if one_packet { Err(Refusal::NotYet("one-packet scheduling")) } else { Ok(()) }
-}
-
-/// # Errors
-///
-/// Any mark rule.
-pub(super) fn mark_rule() -> Result<(), Refusal> {
-    Err(Refusal::NotYet("a mark rule"))
 }

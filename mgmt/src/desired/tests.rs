@@ -269,15 +269,65 @@ fn timeouts_and_settings_change_what_is_named_and_make_a_revision_only_then() {
 #[test]
 fn what_the_data_path_cannot_do_yet_is_refused() {
     let mut desired = state_with(&[]);
-    let mark = ServiceKey::Mark { mark: 3.try_into().unwrap(), family: Family::Ipv4 };
     for change in [
-        add_service(ServiceSpec { key: mark, ..service(1) }),
         add_service(ServiceSpec { one_packet: true, ..service(1) }),
         Change::ServiceEdit(ServiceEdit { one_packet: Some(true), ..ServiceEdit::of(key(254, 80)) }),
-        Change::MarkRuleAdd(MarkRule::all(1)),
     ] {
         assert_eq!(make(&mut desired, &change).unwrap_err().code().1, "EOPNOTSUPP", "{change}");
     }
+}
+
+fn rule(mark: u32, to: &str) -> MarkRule {
+    MarkRule { destination: Some(to.parse().unwrap()), ..MarkRule::all(mark) }
+}
+
+#[test]
+fn mark_rules_are_kept_in_order_each_once() {
+    let mut desired = Desired::new(BOUNDS);
+    let (first, second, third) = (rule(1, "10.0.0.0/8"), rule(2, "10.1.0.0/16"), rule(0, "10.1.1.0/24"));
+    for added in [&first, &second, &third] {
+        make(&mut desired, &Change::MarkRuleAdd(added.clone())).unwrap();
+    }
+    assert_eq!(desired.marks().to_vec(), [first.clone(), second.clone(), third.clone()]);
+    let again = make(&mut desired, &Change::MarkRuleAdd(second.clone())).unwrap_err();
+    assert_eq!(again.code(), ("exists", "EEXIST"));
+
+    let wanted = vec![first.clone(), third.clone(), second.clone()];
+    let apply = Apply { marks: Some(wanted.clone()), ..Apply::default() };
+    let plan = make(&mut desired, &Change::Apply(apply)).unwrap();
+    let small = [Change::MarkRuleDelete(second.clone()), Change::MarkRuleAdd(second.clone())];
+    assert_eq!(plan.changes, small);
+    assert_eq!(desired.marks().to_vec(), wanted);
+
+    make(&mut desired, &Change::MarkRuleDelete(third.clone())).unwrap();
+    assert_eq!(desired.marks().to_vec(), [first, second]);
+    assert_eq!(make(&mut desired, &Change::MarkRuleDelete(third)).unwrap_err().code().1, "ENOENT");
+    let ports = MarkRule { destination_ports: Some("80".parse().unwrap()), ..MarkRule::all(1) };
+    assert_eq!(make(&mut desired, &Change::MarkRuleAdd(ports)).unwrap_err().code().1, "EINVAL");
+    let many: Vec<_> = (0..=MARK_RULES_MAX).map(|mark| MarkRule::all(u32::try_from(mark).unwrap())).collect();
+    let full = make(&mut desired, &Change::Apply(Apply { marks: Some(many), ..Apply::default() }));
+    assert_eq!(full.unwrap_err().code().1, "ENOMEM");
+}
+
+#[test]
+fn a_mark_names_a_service_of_each_family() {
+    let mut desired = Desired::new(BOUNDS);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let key = ServiceKey::Mark { mark: 3.try_into().unwrap(), family };
+        make(&mut desired, &add_service(ServiceSpec::new(key, Scheduler::Wrr))).unwrap();
+        let ours = if family == Family::Ipv4 { "10.0.0.1:80" } else { "fd00::1" };
+        let theirs = if family == Family::Ipv4 { "fd00::1" } else { "10.0.0.1" };
+        let add = |address: &str| {
+            let destination = DestinationSpec::new(address.parse().unwrap());
+            Change::DestinationAdd(DestinationAdd { service: key, destination })
+        };
+        assert!(
+            make(&mut desired, &add(ours)).unwrap().notes.is_empty(),
+            "a mark's destinations have any port"
+        );
+        assert_eq!(make(&mut desired, &add(theirs)).unwrap_err().code().1, "EINVAL");
+    }
+    assert_eq!(desired.counts(), (2, 2));
 }
 
 #[test]
