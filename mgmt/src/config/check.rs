@@ -425,7 +425,7 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::Persistent(_) => "persistent",
         Refusal::NoProtocol(_) => "protocol",
         Refusal::NotYet(_) => "one_packet",
-        Refusal::NoMethod(_) | Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
+        Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };
     // The sentence says the mend; a second one would only repeat it.

@@ -11,7 +11,7 @@ use crate::mirror::{Mirror, MirrorEvent};
 use crate::protocol::{Changed, Fault, FaultKind, Request, Response};
 use crate::twin::ExceptionHandle;
 use dataplane::engine::Event;
-use dataplane::id::{DestinationSlot, PortId};
+use dataplane::id::PortId;
 use dataplane::rcu::{MAXIMUM_RETIRED, Publisher};
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Clock, Runtime};
@@ -101,8 +101,8 @@ impl Director {
     pub(super) fn tick(&mut self) {
         self.publisher.reclaim();
         self.look_at_network();
-        while let Some(Event::Unresolved(slot)) = self.runtime.events().pop() {
-            self.hurry(slot);
+        while let Some(event) = self.runtime.events().pop() {
+            self.hurry(event);
         }
         if self.housekept.elapsed() >= HOUSEKEEPING {
             self.housekept = Instant::now();
@@ -113,11 +113,13 @@ impl Director {
         }
     }
 
-    /// A packet waits for this destination's next hop.
-    fn hurry(&self, slot: DestinationSlot) {
-        if let (Some(mirror), Some((port, address))) =
-            (&self.mirror, self.management.way(slot).and_then(|way| way.hop))
-        {
+    /// A packet waits for a MAC address.
+    fn hurry(&self, event: Event) {
+        let hop = match event {
+            Event::Unresolved(slot) => self.management.way(slot).and_then(|way| way.hop),
+            Event::UnresolvedNeighbour(port, address) => Some((port, address)),
+        };
+        if let (Some(mirror), Some((port, address))) = (&self.mirror, hop) {
             mirror.resolve_once(port, address);
         }
     }

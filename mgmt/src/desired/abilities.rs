@@ -1,6 +1,6 @@
 //! What the data path can do: the one place that refuses what it cannot do yet.
 
-use super::{Method, Refusal, ServiceKey};
+use super::{Refusal, ServiceKey};
 use crate::address::Protocol;
 
 /// # Errors
@@ -12,16 +12,6 @@ pub(super) fn key(key: ServiceKey) -> Result<(), Refusal> {
             Ok(())
         }
         ServiceKey::Address { protocol, .. } => Err(Refusal::NoProtocol(protocol)),
-    }
-}
-
-/// # Errors
-///
-/// A forwarding method other than direct routing.
-pub(super) fn method(method: Method) -> Result<(), Refusal> {
-    match method {
-        Method::Direct => Ok(()),
-        Method::Masquerade | Method::Tunnel(_) => Err(Refusal::NoMethod(method)),
     }
 }
 

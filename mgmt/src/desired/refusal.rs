@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    ClientMask, Family, MARK_RULES_MAX, MarkRule, Method, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
+    ClientMask, Family, MARK_RULES_MAX, MarkRule, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
     WEIGHT_MAX,
 };
 use crate::address::{Endpoint, Protocol, Server};
@@ -39,10 +39,7 @@ pub enum Refusal {
     /// Not a protocol this director forwards.
     #[error("services of protocol {0} are not forwarded; this director has tcp and udp")]
     NoProtocol(Protocol),
-    /// A forwarding method this director does not have.
-    #[error("destinations cannot be reached by {0}; this director has direct")]
-    NoMethod(Method),
-    /// Something else this director does not have.
+    /// Something this director does not have.
     #[error("this director does not have {0}")]
     NotYet(&'static str),
     /// Not the name of a forwarding method.
@@ -194,7 +191,7 @@ impl Refusal {
             Self::NoMarkRule(_) => ("no_mark_rule", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
             Self::NoProtocol(_) => ("not_supported", "EPROTONOSUPPORT"),
-            Self::NoMethod(_) | Self::NotYet(_) => ("not_supported", "EOPNOTSUPP"),
+            Self::NotYet(_) => ("not_supported", "EOPNOTSUPP"),
             Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
             Self::Timeout { .. } => ("out_of_range", "EINVAL"),
             Self::UnknownMethod(_)

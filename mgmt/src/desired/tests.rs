@@ -128,16 +128,7 @@ fn refusals_carry_the_kernels_names_and_change_nothing() {
         (add_service(ServiceSpec { persistent: TIMEOUT_MAX_S + 1, ..service(1) }), "ERANGE"),
         (add_service(at(Protocol::Tcp, "224.0.0.1:80")), "EINVAL"),
         (add_service(at(Protocol::Sctp, "192.168.132.1:80")), "EPROTONOSUPPORT"),
-        (with_method(Method::Masquerade), "EOPNOTSUPP"),
-        (with_method(Method::Tunnel(Tunnel::default())), "EOPNOTSUPP"),
         (with_method(Method::Tunnel(Tunnel { kind: TunnelKind::Gue, ..Tunnel::default() })), "EINVAL"),
-        (
-            Change::DestinationEdit(DestinationEdit {
-                method: Some(Method::Masquerade),
-                ..edit_destination(254, 1)
-            }),
-            "EOPNOTSUPP",
-        ),
         (
             Change::TimeoutsSet(TimeoutsSet { tcp: Some(TIMEOUT_MAX_S + 1), ..TimeoutsSet::default() }),
             "EINVAL",
@@ -264,6 +255,42 @@ fn timeouts_and_settings_change_what_is_named_and_make_a_revision_only_then() {
     };
     assert_eq!(make(&mut desired, &Change::Apply(all)).unwrap().changes.len(), 2);
     assert_eq!((desired.timeouts(), desired.settings()), (Timeouts::default(), Settings::default()));
+}
+
+#[test]
+fn only_a_tunnel_crosses_families() {
+    let mut desired = state_with(&[]);
+    let far = |method| {
+        let destination = DestinationSpec { method, ..DestinationSpec::new("fd00::64".parse().unwrap()) };
+        Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination })
+    };
+    for method in [Method::Direct, Method::Masquerade] {
+        assert_eq!(make(&mut desired, &far(method)).unwrap_err().code().1, "EINVAL");
+    }
+    make(&mut desired, &far(Method::Tunnel(Tunnel::default()))).unwrap();
+    let edit = DestinationEdit {
+        method: Some(Method::Masquerade),
+        ..DestinationEdit::of(key(254, 80), "fd00::64".parse().unwrap())
+    };
+    assert_eq!(make(&mut desired, &Change::DestinationEdit(edit)).unwrap_err().code().1, "EINVAL");
+}
+
+#[test]
+fn a_masqueraded_destination_has_a_port_of_its_own_and_a_method_may_be_edited() {
+    let mut desired = state_with(&[]);
+    let destination = DestinationSpec {
+        method: Method::Masquerade,
+        ..DestinationSpec::new("10.0.0.1:8080".parse().unwrap())
+    };
+    let add = Change::DestinationAdd(DestinationAdd { service: key(254, 80), destination });
+    assert!(make(&mut desired, &add).unwrap().notes.is_empty());
+    let edit = DestinationEdit {
+        method: Some(Method::Direct),
+        ..DestinationEdit::of(key(254, 80), destination.address)
+    };
+    make(&mut desired, &Change::DestinationEdit(edit)).unwrap();
+    let held = desired.service(key(254, 80)).unwrap().destinations[0];
+    assert_eq!((held.method, held.server), (Method::Direct, "10.0.0.1:8080".parse().unwrap()));
 }
 
 #[test]

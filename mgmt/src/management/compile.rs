@@ -9,6 +9,7 @@ use dataplane::snapshot::{
     self, ClientMask, Maglev, Method, Persistence, Snapshot, Tunnel, TunnelChecksum, TunnelKind,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// The editor, with the way to each destination.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(super) struct Compiler {
     /// Destinations by the hop whose MAC they need.
     hops: BTreeMap<Hop, usize>,
     hops_changed: bool,
+    /// Whether routes were ever needed: what direct routing sends needs none.
+    routed: bool,
+    /// Routers that the snapshot's routes lead to.
+    routers: BTreeSet<Hop>,
 }
 
 pub(super) fn key_of(key: ServiceKey) -> snapshot::ServiceKey {
@@ -82,9 +87,22 @@ fn destination_spec(destination: &Destination) -> DestinationSpec {
     }
 }
 
+/// Replies of masqueraded servers, and errors about tunnels, find their way back by routes.
+fn needs_routes(update: &Update) -> bool {
+    let after = update.after.iter().flat_map(|service| &service.destinations);
+    after.into_iter().any(|destination| destination.method != desired::Method::Direct)
+}
+
 impl Compiler {
     pub(super) fn new(editor: Editor) -> Self {
-        Self { editor, ways: HashMap::new(), hops: BTreeMap::new(), hops_changed: false }
+        Self {
+            editor,
+            ways: HashMap::new(),
+            hops: BTreeMap::new(),
+            hops_changed: false,
+            routed: false,
+            routers: BTreeSet::new(),
+        }
     }
 
     pub(super) fn editor(&mut self) -> &mut Editor {
@@ -124,7 +142,18 @@ impl Compiler {
             self.hops_changed = true;
             self.follow(network);
         }
+        if made.is_ok() && !self.routed && plan.updates.iter().any(needs_routes) {
+            self.routed = true;
+            self.route(network);
+        }
         made
+    }
+
+    fn route(&mut self, network: &Network) {
+        let (routes, routers) = network.routes();
+        self.editor.set_routes(Arc::new(routes));
+        self.hops_changed |= self.routers != routers;
+        self.routers = routers;
     }
 
     fn update(&mut self, update: &Update, changes: &[&Change], network: &Network) -> Result<(), EditError> {
@@ -202,6 +231,7 @@ impl Compiler {
     /// Tells the editor how a destination is reached.
     fn lead(&mut self, slot: DestinationSlot, way: Way) {
         self.editor.set_next_hop(slot, way.next_hop, way.port, way.mtu);
+        self.editor.set_source(slot, way.source);
         let before = self.ways.insert(slot, way).and_then(|way| way.hop);
         if before != way.hop {
             self.count(before, way.hop);
@@ -241,11 +271,15 @@ impl Compiler {
         for (slot, address) in destinations {
             self.lead(slot, network.way(address));
         }
+        if self.routed {
+            self.route(network);
+        }
     }
 
     /// The hops to keep resolved, when they are others than before.
     pub(super) fn take_hops(&mut self) -> Option<BTreeSet<Hop>> {
-        std::mem::take(&mut self.hops_changed).then(|| self.hops.keys().copied().collect())
+        std::mem::take(&mut self.hops_changed)
+            .then(|| self.hops.keys().chain(&self.routers).copied().collect())
     }
 
     /// Whether every destination can be reached, as far as there is a route.

@@ -1,12 +1,13 @@
 //! From a destination's address to the frame that reaches it: the mirror's view where a port has a twin, plain tables where it
 //! has none.
 
-use crate::address::Prefix;
+use crate::address::{Prefix, family_bits};
 use crate::config::{self, Neighbour, Route};
 use crate::desired::MarkRule;
-use crate::mirror::{Hop, NetworkView};
+use crate::mirror::routes::Verdict;
+use crate::mirror::{Hop, NetworkView, NextHopChoice};
 use dataplane::id::PortId;
-use dataplane::snapshot::{self, NextHop, PortView};
+use dataplane::snapshot::{self, NextHop, PortView, RouteView, Routes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,10 +23,12 @@ pub struct Way {
     pub mtu: u16,
     /// Whose MAC address the kernel is to keep resolved.
     pub hop: Option<Hop>,
+    /// The director's own address for packets this way: where a tunnel begins.
+    pub source: Option<IpAddr>,
 }
 
 impl Way {
-    const NONE: Self = Self { next_hop: NextHop::NoRoute, port: PortId(0), mtu: 0, hop: None };
+    const NONE: Self = Self { next_hop: NextHop::NoRoute, port: PortId(0), mtu: 0, hop: None, source: None };
 }
 
 /// A port as the management plane knows it.
@@ -68,6 +71,7 @@ impl Tables {
 #[derive(Debug, Default)]
 struct Fixed {
     local: BTreeSet<IpAddr>,
+    addresses: Vec<(PortId, Prefix)>,
     /// The longest first.
     routes: Vec<(Route, PortId)>,
     neighbours: BTreeMap<(PortId, IpAddr), [u8; 6]>,
@@ -80,6 +84,7 @@ impl Fixed {
         let mut fixed = Self::default();
         for (port, tables) in tables {
             fixed.local.extend(tables.addresses.iter().map(|address| address.ip));
+            fixed.addresses.extend(tables.addresses.iter().map(|address| (port, *address)));
             let on_link = tables.addresses.iter().map(|network| Route { to: *network, via: None });
             fixed.routes.extend(tables.routes.iter().copied().chain(on_link).map(|route| (route, port)));
             for Neighbour { address, mac } in &tables.neighbours {
@@ -91,14 +96,28 @@ impl Fixed {
         fixed
     }
 
-    /// The port to a destination, and the MAC address there where it is known.
-    fn ask(&self, destination: IpAddr) -> Option<(PortId, Option<[u8; 6]>)> {
+    /// The port to a destination, and whose MAC address the frame carries.
+    fn ask(&self, destination: IpAddr) -> Option<(PortId, IpAddr)> {
         let route = self.routes.iter().find(|(route, _)| route.to.contains(destination));
         let on_link = || self.ports.get(&destination).map(|port| (*port, destination));
-        let (port, via) =
-            route.map(|(route, port)| (*port, route.via.unwrap_or(destination))).or_else(on_link)?;
-        Some((port, self.neighbours.get(&(port, via)).copied()))
+        route.map(|(route, port)| (*port, route.via.unwrap_or(destination))).or_else(on_link)
     }
+
+    fn mac_of(&self, port: PortId, address: IpAddr) -> Option<[u8; 6]> {
+        self.neighbours.get(&(port, address)).copied()
+    }
+}
+
+/// Which of a port's addresses packets by it come from, as Linux chooses: one of the next hop's network, else the first.
+fn source_of(
+    addresses: impl Iterator<Item = (PortId, Prefix)> + Clone,
+    port: PortId,
+    via: IpAddr,
+) -> Option<IpAddr> {
+    let own = addresses
+        .filter(|(of, address)| *of == port && address.ip.is_ipv4() == via.is_ipv4())
+        .map(|(_, address)| address);
+    own.clone().find(|address| address.contains(via)).or_else(|| own.clone().next()).map(|address| address.ip)
 }
 
 /// What is known of the network.
@@ -200,13 +219,91 @@ impl Network {
         if self.fixed.local.contains(&destination) || self.view.is_local(destination) {
             return Way { next_hop: NextHop::Local, ..Way::NONE };
         }
-        if let Some((port, mac)) = self.fixed.ask(destination) {
-            return Way { next_hop: self.frame(port, mac), port, mtu: self.mtu(port, None), hop: None };
+        if let Some((port, via)) = self.fixed.ask(destination) {
+            return self.fixed_way(port, via);
         }
         let Some(choice) = self.view.next_hop(destination) else { return Way::NONE };
-        let hop = (choice.port, choice.via);
-        let next_hop = self.frame(choice.port, self.view.mac_of(choice.port, choice.via));
-        Way { next_hop, port: choice.port, mtu: self.mtu(choice.port, choice.mtu), hop: Some(hop) }
+        self.chosen_way(&choice)
+    }
+
+    fn fixed_way(&self, port: PortId, via: IpAddr) -> Way {
+        Way {
+            next_hop: self.frame(port, self.fixed.mac_of(port, via)),
+            port,
+            mtu: self.mtu(port, None),
+            hop: None,
+            source: source_of(self.fixed.addresses.iter().copied(), port, via),
+        }
+    }
+
+    fn chosen_way(&self, choice: &NextHopChoice) -> Way {
+        let NextHopChoice { port, via, mtu, prefsrc, .. } = *choice;
+        let addresses = self.view.addresses.iter().filter(|address| !address.tentative);
+        let addresses = addresses.map(|held| (held.port, Prefix { ip: held.address, length: held.prefix }));
+        Way {
+            next_hop: self.frame(port, self.view.mac_of(port, via)),
+            port,
+            mtu: self.mtu(port, mtu),
+            hop: Some((port, via)),
+            source: prefsrc.or_else(|| source_of(addresses, port, via)),
+        }
+    }
+
+    /// All routes as the engine is to see them, with host routes for neighbours and own addresses, and the routers that they lead
+    /// to by ports with a twin.
+    #[must_use]
+    pub fn routes(&self) -> (Routes, BTreeSet<Hop>) {
+        let mut routes = Vec::new();
+        let mut routers = BTreeSet::new();
+        let route = |network, prefix, way: &Way, via| snapshot::Route {
+            network,
+            prefix,
+            view: RouteView { next_hop: way.next_hop, via, source: way.source, port: way.port, mtu: way.mtu },
+        };
+        let on_link = |way: Way| Way { next_hop: NextHop::Unresolved, ..way };
+        for (network, prefix, verdict) in self.view.routes.verdicts() {
+            let choice = match verdict {
+                Verdict::Local | Verdict::Broadcast => {
+                    let way = Way { next_hop: NextHop::Local, ..Way::NONE };
+                    routes.push(route(network, prefix, &way, None));
+                    continue;
+                }
+                Verdict::Forward(forward) => self.view.first_way(&forward, network),
+                Verdict::Refused | Verdict::Unknown => None,
+            };
+            routes.push(match choice {
+                Some(choice) if choice.on_link => {
+                    route(network, prefix, &on_link(self.chosen_way(&choice)), None)
+                }
+                Some(choice) => {
+                    let way = self.chosen_way(&choice);
+                    routers.extend(way.hop);
+                    route(network, prefix, &way, Some(choice.via))
+                }
+                None => route(network, prefix, &Way::NONE, None),
+            });
+        }
+        let host = |address: IpAddr, way: &Way| route(address, family_bits(address), way, None);
+        for (port, address) in self.view.neighbours.keys() {
+            let choice = self.view.next_hop(*address).filter(|choice| choice.on_link && choice.port == *port);
+            if let Some(choice) = choice {
+                routes.push(host(*address, &self.chosen_way(&choice)));
+            }
+        }
+        // The longest are first there, and of two equal ones the first counts.
+        for (held, port) in self.fixed.routes.iter().rev() {
+            let way = self.fixed_way(*port, held.via.unwrap_or(held.to.ip));
+            let way = if held.via.is_some() { way } else { on_link(way) };
+            routes.push(route(held.to.ip, held.to.length, &way, held.via));
+        }
+        for (port, address) in self.fixed.neighbours.keys() {
+            if self.fixed.ask(*address) == Some((*port, *address)) {
+                routes.push(host(*address, &self.fixed_way(*port, *address)));
+            }
+        }
+        let own = Way { next_hop: NextHop::Local, ..Way::NONE };
+        routes.extend(self.fixed.local.iter().map(|address| host(*address, &own)));
+        (Routes::new(routes), routers)
     }
 
     fn frame(&self, port: PortId, mac: Option<[u8; 6]>) -> NextHop {
@@ -302,6 +399,35 @@ mod tests {
         for own in ["192.0.2.1", "10.9.9.9"] {
             assert_eq!(network.way(own.parse().unwrap()).next_hop, NextHop::Local, "{own}");
         }
+    }
+
+    #[test]
+    fn routes_say_what_ways_say() {
+        let network = network();
+        let (routes, routers) = network.routes();
+        assert!(routers.is_empty(), "nobody can be asked");
+        for destination in [
+            "192.0.2.7",
+            "192.0.2.9",
+            "198.51.100.1",
+            "10.0.0.2",
+            "10.1.2.3",
+            "10.2.2.3",
+            "192.0.2.1",
+            "10.9.9.9",
+            "fd00::5",
+        ] {
+            let destination = destination.parse().unwrap();
+            let (way, view) = (network.way(destination), routes.find(destination).unwrap());
+            let said = (view.next_hop, view.port, view.mtu, view.source);
+            assert_eq!(said, (way.next_hop, way.port, way.mtu, way.source), "{destination}");
+        }
+        let on_link = routes.find("192.0.2.8".parse().unwrap()).unwrap();
+        assert_eq!((on_link.next_hop, on_link.via), (NextHop::Unresolved, None));
+        assert_eq!(on_link.source, Some("192.0.2.1".parse().unwrap()));
+        let routed = routes.find("198.51.100.1".parse().unwrap()).unwrap();
+        assert_eq!(routed.via, Some("192.0.2.9".parse().unwrap()));
+        assert!(routes.find("fd00::6".parse().unwrap()).is_none());
     }
 
     #[test]

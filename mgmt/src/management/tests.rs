@@ -4,8 +4,8 @@ use super::*;
 use crate::address::{Endpoint, Mac, Prefix, Protocol};
 use crate::config::Neighbour;
 use crate::desired::{
-    Apply, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Scheduler, ServiceAdd,
-    ServiceDelete, ServiceFlush, ServiceSpec, SettingsEdit, TimeoutsSet,
+    Apply, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Family, MarkRule, Method,
+    Scheduler, ServiceAdd, ServiceDelete, ServiceFlush, ServiceSpec, SettingsEdit, TimeoutsSet, Tunnel,
 };
 use crate::protocol::{
     ConnectionQuery, DestinationState, Request, Response, ServicePageQuery, ServiceQuery, ServiceState,
@@ -229,6 +229,59 @@ fn changes_reach_the_snapshot() {
     assert_eq!(lab.destination(1, 1).next_hop, "04:04:04:04:04:04 via eth0");
     assert_eq!(lab.destination(1, 2).next_hop, "unresolved");
     assert!(!lab.management.changed());
+}
+
+#[test]
+fn routes_and_sources_are_there_once_a_destination_needs_them() {
+    let mut lab = Lab::new();
+    assert!(lab.add_service(1, &[1]).routes.is_empty(), "direct routing needs none");
+    let method = Method::Tunnel(Tunnel::default());
+    let destination = DestinationSpec { method, ..DestinationSpec::new(server(2)) };
+    let add = Change::DestinationAdd(DestinationAdd { service: key(1), destination });
+    let snapshot = lab.change(&add);
+    let route = snapshot.routes.find(server(2).ip).unwrap();
+    assert_eq!(route.source, Some([10, 0, 0, 254].into()));
+    let slot = lab.management.find(key(1), server(2)).unwrap().slot;
+    assert_eq!(lab.management.way(slot).unwrap().source, route.source);
+    assert_eq!(
+        snapshot.destination(slot).unwrap().method,
+        dataplane::snapshot::Method::Tunnel(dataplane::snapshot::Tunnel::default())
+    );
+
+    let address = || "10.0.0.253/24".parse::<Prefix>().unwrap();
+    let tables = Tables { addresses: vec![address()], ..Tables::default() };
+    let port = Port { name: "eth0".into(), mac: [2; 6], mtu: 1500, tables: Some(tables) };
+    *lab.management.network_mut() = Network::new(vec![port]);
+    lab.management.follow();
+    let snapshot = lab.management.snapshot();
+    assert_eq!(snapshot.routes.find(server(2).ip).unwrap().source, Some(address().ip));
+}
+
+#[test]
+fn marks_reach_the_snapshot_and_a_rules_port_must_be_there() {
+    let mut lab = Lab::new();
+    let rule = |port: &str| MarkRule {
+        port: Some(port.to_owned()),
+        destination: Some("192.0.2.0/24".parse().unwrap()),
+        ..MarkRule::all(3)
+    };
+    let before = lab.management.desired().revision();
+    let refused = lab.management.change(&Change::MarkRuleAdd(rule("eth7")), &lab.shared).unwrap_err();
+    assert_eq!((refused.errno, lab.management.desired().revision()), (Some("ENODEV"), before));
+    let snapshot = lab.change(&Change::MarkRuleAdd(rule("eth0")));
+    assert_eq!(snapshot.marks.rules().len(), 1);
+
+    let marked = ServiceKey::Mark { mark: 3.try_into().unwrap(), family: Family::Ipv4 };
+    let service = ServiceSpec {
+        destination: vec![DestinationSpec::new(server(1))],
+        ..ServiceSpec::new(marked, Scheduler::Rr)
+    };
+    let snapshot = lab.change(&Change::ServiceAdd(ServiceAdd { service }));
+    let key = dataplane::snapshot::ServiceKey::Mark { mark: 3, v6: false };
+    assert!(snapshot.index.get(&key).is_some());
+    assert_eq!(lab.services()[0].key, marked);
+    let snapshot = lab.change(&Change::MarkRuleDelete(rule("eth0")));
+    assert!(snapshot.marks.rules().is_empty());
 }
 
 #[test]

@@ -82,6 +82,17 @@ impl Routes {
             .unwrap_or(Verdict::Unknown)
     }
 
+    /// Every network with what becomes of packets to it, those of the local table last. Networks whose routes are all out of
+    /// service are left out: a shorter one decides.
+    pub fn verdicts(&self) -> impl Iterator<Item = (IpAddr, u8, Verdict)> {
+        let tables = [&self.main, &self.local].into_iter();
+        let networks = tables.flat_map(|family| family.v4.iter().chain(family.v6.iter()));
+        networks.filter_map(|routes| {
+            let named = routes.first()?;
+            Some((named.destination, named.prefix, verdict(routes)?))
+        })
+    }
+
     /// Takes a new or changed route in; whether that changed anything.
     pub fn add(&mut self, route: Route, placement: Placement) -> bool {
         let (trie, key) = self.place(&route);

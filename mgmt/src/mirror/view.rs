@@ -101,6 +101,16 @@ impl NetworkView {
     #[must_use]
     pub fn next_hop_of_flow(&self, destination: IpAddr, hash: u32) -> Option<NextHopChoice> {
         let Verdict::Forward(route) = self.routes.ask(destination) else { return None };
+        self.way_of_flow(&route, destination, hash)
+    }
+
+    /// The first way of a route for packets to `destination`.
+    #[must_use]
+    pub fn first_way(&self, route: &Route, destination: IpAddr) -> Option<NextHopChoice> {
+        self.way_of_flow(route, destination, 0)
+    }
+
+    fn way_of_flow(&self, route: &Route, destination: IpAddr, hash: u32) -> Option<NextHopChoice> {
         // Ways without carrier carry packets only when there is no other, as in the kernel's default.
         let spare = route.hops.iter().all(|hop| hop.dead || hop.linkdown);
         let hops = route.hops.iter().filter(|hop| !hop.dead && (spare || !hop.linkdown));
@@ -109,7 +119,7 @@ impl NetworkView {
         for hop in hops {
             let weight = u64::from(hop.weight);
             if left < weight {
-                return self.choice(&route, hop, destination);
+                return self.choice(route, hop, destination);
             }
             left -= weight;
         }
