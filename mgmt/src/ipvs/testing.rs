@@ -1,19 +1,25 @@
 //! For tests: recorded conversations, a client that keeps what it is sent, and a model of the services that the kernel keeps.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::answer::Responder;
 use super::outbox::Outbox;
-use crate::address::{Endpoint, Server};
-use crate::control::{Backend, Peer};
+use super::{Options, Server};
+use crate::address::{Endpoint, Server as RealServer};
+use crate::control::{Backend, ControlDirectory, Operators, Peer};
 use crate::desired::{
     Change, ClientMask, DestinationSpec, Family, Method, Refusal, ServiceKey, ServiceSpec, Settings,
     Timeouts, WEIGHT_MAX,
 };
 use crate::protocol::{
-    Changed, Configuration, DestinationList, DestinationState, Fault, FaultKind, Request, Response, Role,
-    ServicePage, ServiceState, Traffic, Zeroed,
+    Changed, Configuration, ConnectionEntry, ConnectionPage, DestinationList, DestinationState, Fault,
+    FaultKind, Latency, Request, Response, Role, ServicePage, ServiceState, Stats, Traffic, Zeroed,
 };
 
 /// A recorded case: what was asked, and what came back.
@@ -90,6 +96,8 @@ pub(super) fn ask_as(role: Role, backend: &dyn Backend, datagram: &[u8]) -> Vec<
 pub(super) struct Model {
     pub(super) services: Vec<ServiceState>,
     pub(super) timeouts: Timeouts,
+    pub(super) connections: Vec<ConnectionEntry>,
+    pub(super) totals: Traffic,
 }
 
 impl Model {
@@ -195,7 +203,7 @@ fn service_state(spec: &ServiceSpec) -> ServiceState {
     }
 }
 
-fn listed(server: Server) -> Endpoint {
+fn listed(server: RealServer) -> Endpoint {
     Endpoint { ip: server.ip, port: server.port.unwrap() }
 }
 
@@ -296,6 +304,61 @@ pub(super) fn answer(
             }
             Response::Zeroed(Zeroed { services: 0 })
         }
+        Request::ConnectionList(query) => {
+            let from = query.cursor.map_or(0, |cursor| cursor.parse().unwrap());
+            let connections: Vec<_> = model.connections.iter().skip(from).take(3).cloned().collect();
+            let next = (from + 3 < model.connections.len()).then(|| (from + 3).to_string());
+            Response::Connections(ConnectionPage { connections, next })
+        }
+        Request::Stats => Response::Stats(Box::new(Stats {
+            counters: Vec::new(),
+            drops: Vec::new(),
+            totals: model.totals,
+            imbalance: 0,
+            destinations: Vec::new(),
+            apply: Latency::default(),
+            grace_period: Latency::default(),
+            burst: Latency::default(),
+        })),
         other => return Err(Fault::new(FaultKind::Internal, format!("no model of {}", other.method()))),
     })
+}
+
+/// A server in a directory of its own, both gone with it.
+#[derive(Debug)]
+pub(super) struct Served {
+    directory: PathBuf,
+    pub(super) server: Server,
+}
+
+impl Served {
+    /// Serves `backend` to everybody, eight at a time.
+    pub(super) fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
+        let directory = std::env::temp_dir().join(format!("uvs-ipvs-{}-{name}", std::process::id()));
+        let group = rustix::process::getegid().as_raw();
+        let claimed = ControlDirectory::claim(&directory, &group.to_string()).unwrap();
+        let options = Options { operators: Operators::group(group), clients: 8, on_thread: None };
+        let server = Server::start(Arc::new(claimed), options, backend).unwrap();
+        Self { directory, server }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join("ipvs.sock")
+    }
+
+    /// A client with a time limit on what it reads.
+    pub(super) fn client(&self) -> UnixStream {
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(self.path()).unwrap()).unwrap();
+        let stream = UnixStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.stop();
+        let _may_hold_a_lock = std::fs::remove_dir_all(&self.directory);
+    }
 }
