@@ -4,10 +4,10 @@
 # One counter out of `uvsctl --json stats`, on standard input.
 counter() { jq -r --arg name "$1" '[.counters[], .drops[] | select(.name == $name) | .value] | add // 0'; }
 
-# Reads the terms of the law of conservation: BOOKS_IN, BOOKS_OUT, BOOKS_TEXT; IMBALANCE is the daemon's own sum.
+# Reads the terms of the law of conservation (on HOST, `director` where none is named): BOOKS_IN, BOOKS_OUT, BOOKS_TEXT; IMBALANCE is the daemon's own sum.
 read_books() {
     local stats received injected generated transmitted punted dropped
-    stats=$(on director 'uvsctl --json stats')
+    stats=$(on "${1:-director}" 'uvsctl --json stats')
     received=$(counter received <<<"$stats")
     injected=$(counter injected <<<"$stats")
     generated=$(counter generated <<<"$stats")
@@ -20,11 +20,11 @@ read_books() {
     BOOKS_TEXT="received $received + injected $injected + generated $generated = $BOOKS_IN; transmitted $transmitted + punted $punted + dropped $dropped = $BOOKS_OUT"
 }
 
-balanced() { read_books && ((BOOKS_IN > 0 && BOOKS_IN == BOOKS_OUT && IMBALANCE == 0)); }
+balanced() { read_books "$@" && ((BOOKS_IN > 0 && BOOKS_IN == BOOKS_OUT && IMBALANCE == 0)); }
 
 # True when the books balance. While frames are held or counters are being read a few may be in flight: three seconds.
 conserved() {
-    wait_until 3 balanced || { bad "$BOOKS_TEXT; the daemon's own imbalance: $IMBALANCE" && return 1; }
+    wait_until 3 balanced "$@" || { bad "$BOOKS_TEXT; the daemon's own imbalance: $IMBALANCE" && return 1; }
     note "$BOOKS_TEXT"
 }
 

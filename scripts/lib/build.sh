@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Building the daemon, its tools and the library for LVS's own tools, and finding them.
 
+# For these scripts only: uvsd takes UVS_* for settings.
+declare +x UVS_BIN
+
 # Directory of uvsd, uvsctl and libuvs_ipvs.so: $UVS_BIN, or the release build.
 bin_directory() { echo "${UVS_BIN:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release}"; }
 

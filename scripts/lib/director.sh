@@ -2,6 +2,8 @@
 # shellcheck disable=SC2034 # set here, read by the scripts
 # The director: uvsd in its namespace, on nic0 through DPDK's af_packet driver.
 
+declare -A DIRECTOR_PIDS=()
+# That of the host `director`.
 DIRECTOR_PID=''
 
 # What the configuration says; set before director_up.
@@ -20,10 +22,19 @@ device() {
     esac
 }
 
+# The last number of HOST's address.
+director_number() {
+    case $1 in
+        director) echo 30 ;;
+        director2) echo 31 ;;
+    esac
+}
+
 director_configuration() {
+    local host=${1:-director}
     cat <<END
 [dpdk]
-file_prefix = "uvs-lab-$$"
+file_prefix = "uvs-lab-$$-$host"
 memory_mib = 512
 hugepages = "$HUGEPAGES"
 
@@ -31,48 +42,58 @@ hugepages = "$HUGEPAGES"
 name = "eth0"
 device = "$(device)"
 kernel_interface = "nic0"
-addresses = ["$NET.30/24", "fd00::30/64"]
+addresses = ["$NET.$(director_number "$host")/24", "fd00::$(director_number "$host")/64"]
 
 [workers]
 count = $WORKERS
 
 [control]
-directory = "$LAB/control"
+directory = "$(control_directory "$host")"
 $EXTRA_CONFIG
 END
 }
 
-# Starts uvsd and waits until it answers and its twin is there.
+# Starts uvsd (on HOST; `director` where none is named) and waits until it answers and its twin is there.
 director_up() {
-    director_configuration >"$LAB/uvsd.toml"
-    director_start
+    local host=${1:-director}
+    director_configuration "$host" >"$(director_file "$host" toml)"
+    director_start "$host"
 }
+
+# uvsd's configuration or log on HOST.
+director_file() { echo "$LAB/uvsd${1#director}.$2"; }
 
 director_start() {
-    mkdir -p "$LAB/control"
-    on_background director "$(command -v uvsd)" --config "$LAB/uvsd.toml" >>"$LAB/uvsd.log" 2>&1
-    DIRECTOR_PID=$!
-    wait_until 30 director_ready_or_gone || die "uvsd was not ready within 30 s"
-    director_lives || die "uvsd ended at once"
-    wait_until 5 on director 'ip -o -4 address show dev eth0 | grep -q inet' || die "the TAP twin eth0 has no address"
+    local host=${1:-director}
+    mkdir -p "$(control_directory "$host")"
+    on_background "$host" "$(command -v uvsd)" --config "$(director_file "$host" toml)" >>"$(director_file "$host" log)" 2>&1
+    DIRECTOR_PIDS[$host]=$!
+    [[ $host != director ]] || DIRECTOR_PID=$!
+    wait_until 30 director_ready_or_gone "$host" || die "uvsd on $host was not ready within 30 s"
+    director_lives "$host" || die "uvsd on $host ended at once"
+    wait_until 5 on "$host" 'ip -o -4 address show dev eth0 | grep -q inet' || die "the TAP twin eth0 on $host has no address"
 }
 
-director_ready_or_gone() { ! director_lives || on director 'uvsctl status'; }
-director_lives() { [[ -n $DIRECTOR_PID ]] && kill -0 "$DIRECTOR_PID" 2>/dev/null; }
+director_ready_or_gone() { ! director_lives "$1" || on "$1" 'uvsctl status'; }
+director_lives() {
+    local pid=${DIRECTOR_PIDS[${1:-director}]:-}
+    [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null
+}
 
 # Sends SIGTERM; afterwards STOP_STATUS is uvsd's exit status and STOP_MS the time it took.
 director_stop() {
-    local started
+    local host=${1:-director} started pid
+    pid=${DIRECTOR_PIDS[$host]}
     started=$(now_ms)
-    kill -TERM "$DIRECTOR_PID"
-    wait_until 10 director_gone || die "uvsd does not end within 10 s of SIGTERM"
+    kill -TERM "$pid"
+    wait_until 10 director_gone "$host" || die "uvsd on $host does not end within 10 s of SIGTERM"
     STOP_MS=$(($(now_ms) - started))
     STOP_STATUS=0
-    wait "$DIRECTOR_PID" || STOP_STATUS=$?
-    DIRECTOR_PID=''
+    wait "$pid" || STOP_STATUS=$?
+    DIRECTOR_PIDS[$host]=''
 }
 
-director_gone() { ! director_lives; }
+director_gone() { ! director_lives "${1:-director}"; }
 
 # The virtual address on the twin, as an LVS operator sets it; then the kernel knows it and uvsd mirrors it.
 director_commands() {

@@ -27,6 +27,8 @@ source "$LIB/director.sh"
 source "$LIB/check.sh"
 # shellcheck source=books.sh
 source "$LIB/books.sh"
+# shellcheck source=lvs.sh
+source "$LIB/lvs.sh"
 
 LABS=/run/uvs-lab
 LAB=''
@@ -57,13 +59,16 @@ lab_end() {
     exit "$status"
 }
 
+# The logs of daemons stay, with their last lines on the terminal.
 lab_save_log() {
-    local saved
-    [[ -s $LAB/uvsd.log ]] || return 0
-    saved=${TMPDIR:-/tmp}/uvsd-$(<"$LAB/name")-$$.log
-    cp "$LAB/uvsd.log" "$saved"
-    bad "the last lines of uvsd's log (all of it: $saved):"
-    tail -n 8 "$saved" | quote >&2
+    local log saved
+    for log in "$LAB"/uvsd*.log "$LAB"/keepalived*.log "$LAB"/ldirectord*.log; do
+        [[ -s $log ]] || continue
+        saved=${TMPDIR:-/tmp}/$(<"$LAB/name")-$$-${log##*/}
+        cp "$log" "$saved"
+        bad "the last lines of ${log##*/} (all of it: $saved):"
+        tail -n 8 "$saved" | quote >&2
+    done
 }
 
 # Removes the labs whose owner is dead: `spare` those that somebody asked to keep, or `all`.

@@ -33,7 +33,7 @@ standard_lab() {
     segment_up "$WORKERS"
     servers_up
     servers_take_vip
-    director_up
+    director_up director
     director_take_vip
     add_service --tcp "$VIP:80"
     wait_until 5 on client "curl -s -m 1 http://$VIP/" || die "the service on $VIP does not answer"
@@ -92,7 +92,7 @@ hold() {
 # Every scenario ends here: the books balance and the daemon ends as it should.
 end_well() {
     claim "every packet is accounted for" conserved
-    director_stop
+    director_stop director
     claim "uvsd ended with status $STOP_STATUS in $STOP_MS ms" holds "STOP_STATUS == 0 && STOP_MS < 2000"
     good "$CHECKS claims hold"
 }

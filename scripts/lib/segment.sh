@@ -21,18 +21,26 @@ server_mac() { echo "02:00:00:00:84:${1#r}"; }
 # The namespace of HOST in this lab.
 space() { echo "uvs-$$-$1"; }
 
+# Where uvsd on HOST has its sockets.
+control_directory() {
+    case $1 in
+        director?*) echo "$LAB/control-$1" ;;
+        *) echo "$LAB/control" ;;
+    esac
+}
+
 # Runs a command line on HOST.
 on() {
     local host=$1
     shift
-    UVS_CONTROL=$LAB/control/control.sock ip netns exec "$(space "$host")" bash -c "$*"
+    UVS_CONTROL=$(control_directory "$host")/control.sock ip netns exec "$(space "$host")" bash -c "$*"
 }
 
 # Like `on`, in the background, out of reach of this terminal's Ctrl-C; the PID is in $!.
 on_background() {
     local host=$1
     shift
-    UVS_CONTROL=$LAB/control/control.sock setsid ip netns exec "$(space "$host")" "$@" &
+    UVS_CONTROL=$(control_directory "$host")/control.sock setsid ip netns exec "$(space "$host")" "$@" &
 }
 
 # Lays the segment; WORKERS is the number of queues of the director's interface.
@@ -47,7 +55,7 @@ segment_up() {
         on "$server" "ip address add $(server_address "$server")/24 dev eth0 &&
             ip address add $(server_address6 "$server")/64 dev eth0 nodad"
     done
-    prepare_director
+    prepare_director director
 }
 
 add_namespace() {
@@ -83,8 +91,9 @@ give_client_addresses() {
 }
 
 prepare_director() {
+    local host=$1
     # veth hands over half-finished checksums and super-frames; one command on the peer of nic0 makes real frames of them.
-    on switch 'ethtool -K director tx off' >/dev/null
+    on switch "ethtool -K $host tx off" >/dev/null
     # nic0 belongs to DPDK: the kernel shall not announce itself there.
-    on director 'echo 1 >/proc/sys/net/ipv6/conf/nic0/disable_ipv6'
+    on "$host" 'echo 1 >/proc/sys/net/ipv6/conf/nic0/disable_ipv6'
 }

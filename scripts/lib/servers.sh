@@ -18,10 +18,21 @@ nginx_up() {
     local server=$1
     mkdir -p "$LAB/$server"
     nginx_configuration "$server" >"$LAB/$server/nginx.conf"
+    echo well >"$LAB/$server/health"
     on "$server" "nginx -c $LAB/$server/nginx.conf -e $LAB/$server/error.log" ||
         die "nginx does not start on $server: $(tail -n 3 "$LAB/$server/error.log" 2>/dev/null)"
     wait_until 5 on "$server" "curl -s -m 1 http://$(server_address "$server")/" || die "nginx on $server does not answer"
 }
+
+# Ends nginx on SERVER, as a crash would: connections are reset, the ports closed.
+nginx_down() {
+    local pid
+    pid=$(<"$LAB/$1/nginx.pid")
+    kill -TERM "$pid"
+    wait_until 5 process_gone "$pid" || die "nginx on $1 does not end"
+}
+
+process_gone() { [[ -z $(start_time "$1") ]]; }
 
 nginx_configuration() {
     cat <<END
@@ -43,6 +54,7 @@ http {
         listen 8080 backlog=4096;
         listen 8081 backlog=4096;
         location = / { default_type text/plain; return 200 "$1\n"; }
+        location = /health { root $LAB/$1; }
         location /files/ { root $LAB/shared; }
     }
 }

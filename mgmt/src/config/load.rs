@@ -13,6 +13,8 @@ use crate::desired::Apply;
 
 /// A configuration file larger than this is not one of ours: 16,384 services with 65,536 destinations take 12 MiB.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+/// Variables that tell uvsctl and the tools it runs where the director is, and are no settings.
+const OF_THE_TOOLS: [&str; 3] = ["UVS_CONTROL", "UVS_IPVS_SOCKET", "UVS_IPVS_LIBRARY"];
 
 /// Lists of several files are not layered but joined.
 const LISTS: [&str; 3] = ["port", "mark", "service"];
@@ -24,7 +26,7 @@ pub struct Layers {
     pub file: Option<PathBuf>,
     /// Directory whose `*.toml` are read after the file, in the order of their names.
     pub directory: Option<PathBuf>,
-    /// The environment; only `UVS_*` is looked at, without uvsctl's `UVS_CONTROL`.
+    /// The environment; only `UVS_*` is looked at, without what is for the tools (`UVS_CONTROL`, `UVS_IPVS_*`).
     pub environment: Vec<(String, String)>,
     /// `key.path=value`, as given to `--set`.
     pub flags: Vec<String>,
@@ -160,8 +162,10 @@ impl Reader {
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
-        let ours =
-            |name: &str| name.to_uppercase().starts_with("UVS_") && !name.eq_ignore_ascii_case("UVS_CONTROL");
+        let ours = |name: &str| {
+            name.to_uppercase().starts_with("UVS_")
+                && !OF_THE_TOOLS.iter().any(|of| name.eq_ignore_ascii_case(of))
+        };
         let mut variables: Vec<_> = variables.iter().filter(|(name, _)| ours(name)).collect();
         variables.sort();
         for (name, value) in variables {

@@ -91,6 +91,8 @@ fn later_layers_win_and_lists_add_up() {
         environment: vec![
             ("UVS_DPDK__MEMORY_MIB".into(), "320".into()),
             ("UVS_CONTROL".into(), "/tmp/x.sock".into()),
+            ("UVS_IPVS_SOCKET".into(), "/tmp/ipvs.sock".into()),
+            ("UVS_IPVS_LIBRARY".into(), "/tmp/libuvs_ipvs.so".into()),
             ("UVS_WORKERS__IDLE".into(), "poll".into()),
             ("UVS_CONTROL__GROUP".into(), "0".into()),
             ("HOME".into(), "/root".into()),
