@@ -64,13 +64,36 @@ only_director_answers_arp() {
     [[ ${answers,,} == *"$DIRECTOR_MAC"* ]] && ! grep -qiv "$DIRECTOR_MAC" <<<"$answers"
 }
 
+# The guide's lines for ipvsadm, verbatim.
+ipvsadm_commands() {
+    cat <<END
+ipvsadm -C
+ipvsadm -A -t $VIP:80 -s rr -p 120
+ipvsadm -a -t $VIP:80 -r $NET.64:80 -g
+ipvsadm -a -t $VIP:80 -r $NET.68:80 -g
+ipvsadm
+END
+}
+
+balance_with_ipvsadm() {
+    title "The service, set up with the distribution's ipvsadm: $(dpkg-query -W -f '${Package} ${Version}' ipvsadm 2>/dev/null || echo ipvsadm)"
+    note "The word is a wrapper: $(command -v ipvsadm) runs /usr/sbin/ipvsadm by \`uvsctl exec\`."
+    note "-g is VS/DR: the director only changes the MACs of a request and sends it on; the server answers by itself."
+    while read -r command; do show director "$command"; done < <(ipvsadm_commands)
+    claim "the kernel of this machine has no part in it: what ipvsadm shows is what uvsd has" both_tools_agree
+}
+
+# uvsctl shows the two servers that ipvsadm shows.
+both_tools_agree() {
+    local ours theirs
+    theirs=$(servers_of "$VIP:80" | sort)
+    ours=$(on director 'uvsctl --json service list' |
+        jq -r '.services[0].destinations[] | "\(.address) \(.weight)"' | sort)
+    [[ $(wc -l <<<"$theirs") == 2 && $ours == "$theirs" ]]
+}
+
 with_persistence() {
-    title "A service with persistence: a client stays on its server"
-    note "--direct is VS/DR: the director only changes the MACs of a request and sends it on; the server answers by itself."
-    show director "uvsctl service add --tcp $VIP:80 --scheduler rr --persistent 120"
-    show director "uvsctl destination add --tcp $VIP:80 --server $NET.64:80 --direct"
-    show director "uvsctl destination add --tcp $VIP:80 --server $NET.68:80 --direct"
-    show director 'uvsctl service list'
+    title "With persistence (-p 120) a client stays on its server"
     start_capture
     local client answers firsts=()
     for client in "${CLIENTS[@]}"; do
@@ -136,7 +159,7 @@ captured() { tcpdump -nn -e -r "$LAB/client.pcap" "$1" 2>/dev/null | awk -v fiel
 
 without_persistence() {
     title "The same service without persistence: requests go to the servers in turn"
-    show director "uvsctl service edit --tcp $VIP:80 --persistent 0"
+    show director "ipvsadm -E -t $VIP:80 -s rr"
     local round client answers=()
     for round in 1 2 3; do
         for client in "${CLIENTS[@]}"; do
@@ -178,14 +201,34 @@ file_arrives_whole() {
 
 look_at_counters() {
     title "What the director has seen"
-    show director 'uvsctl service list'
-    show director 'uvsctl connection list'
+    show director 'ipvsadm -Ln --stats'
+    show director 'ipvsadm -Lnc'
     show director 'uvsctl stats'
     claim "every packet is accounted for: received + injected + generated = transmitted + punted + dropped" conserved
     note "dropped: $(drops_in_words)"
     claim "it counted every one of the $REQUESTS connections" all_connections_counted
     claim "it carried the requests only: no answer passed through it" test "$(sum_of out_packets)" = 0
 }
+
+# The rules as every LVS host keeps them over a reboot.
+save_and_restore() {
+    title "Saved, cleared, restored"
+    show director "ipvsadm-save -n | tee $LAB/rules"
+    show director "ipvsadm -C"
+    claim "cleared: a client is refused at once" refused
+    show director "ipvsadm-restore <$LAB/rules"
+    claim "restored: ipvsadm-save says the same again" same_rules
+    show client "curl -sS -m 3 http://$VIP/"
+}
+
+# The kernel's answer for a port that nobody serves: not a timeout.
+refused() {
+    local status=0
+    on client "curl -s -m 2 http://$VIP/" || status=$?
+    ((status == 7))
+}
+
+same_rules() { on director 'ipvsadm-save -n' | cmp -s - "$LAB/rules" && [[ -s $LAB/rules ]]; }
 
 end_director() {
     title "A clean end"
@@ -203,9 +246,9 @@ keep_lab() {
     cat <<END
    a request                  sudo ip netns exec $(space client) curl --interface ${CLIENTS[0]} http://$VIP/
    a load                     sudo ip netns exec $(space client) wrk -c 50 -d 10 http://$VIP/
-   the director's shell       sudo ip netns exec $(space director) env UVS_CONTROL=$LAB/control/control.sock PATH="$(bin_directory):\$PATH" bash
-     there, for example       uvsctl service list; uvsctl connection list; uvsctl stats; ip address show eth0
-   take a server away         uvsctl destination edit --tcp $VIP:80 --server $NET.64:80 --direct --weight 0
+   the director's shell       sudo ip netns exec $(space director) env UVS_CONTROL=$LAB/control/control.sock PATH="$REPOSITORY/scripts/wrappers:$(bin_directory):\$PATH" bash
+     there, for example       ipvsadm -Ln; ipvsadm -Lnc; uvsctl status; uvsctl stats; ip address show eth0
+   take a server away         ipvsadm -e -t $VIP:80 -r $NET.64:80 -g -w 0
    a real server's shell      sudo ip netns exec $(space r64) bash
    the daemon's log           $LAB/uvsd.log
    remove it all              scripts/demo --clean

@@ -35,11 +35,12 @@ keepalived_up() {
 
 keepalived_gone() { ! kill -0 "${KEEPALIVED_PIDS[$1]}" 2>/dev/null; }
 
-# keepalived_ends SIGNAL HOST: sends it the signal and waits for its end.
+# keepalived_ends SIGNAL HOST: sends it the signal and waits for its end, without the shell's word about a kill.
 keepalived_ends() {
-    kill "-$1" "${KEEPALIVED_PIDS[$2]}"
-    wait_until 10 keepalived_gone "$2" || die "keepalived on $2 does not end"
-    wait "${KEEPALIVED_PIDS[$2]}" 2>/dev/null || true
+    local pid=${KEEPALIVED_PIDS[$2]}
+    kill "-$1" "$pid"
+    if [[ $1 != KILL ]]; then wait_until 10 keepalived_gone "$2" || die "keepalived on $2 does not end"; fi
+    wait "$pid" 2>/dev/null || true
 }
 
 # A line that keepalived logged on HOST.
