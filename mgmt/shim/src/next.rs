@@ -74,6 +74,9 @@ type ReceiveMessage = unsafe extern "C" fn(c_int, *mut msghdr, c_int) -> ssize_t
 type ReceiveFrom =
     unsafe extern "C" fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
 type Receive = unsafe extern "C" fn(c_int, *mut c_void, size_t, c_int) -> ssize_t;
+type ReceiveFromChecked =
+    unsafe extern "C" fn(c_int, *mut c_void, size_t, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+type ReceiveChecked = unsafe extern "C" fn(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t;
 type Duplicate = unsafe extern "C" fn(c_int) -> c_int;
 type DuplicateTo = unsafe extern "C" fn(c_int, c_int) -> c_int;
 type DuplicateWith = unsafe extern "C" fn(c_int, c_int, c_int) -> c_int;
@@ -100,6 +103,8 @@ next! {
     recvmsg c"recvmsg" (fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t as ReceiveMessage, else fail_length(libc::ENOSYS);
     recvfrom c"recvfrom" (fd: c_int, data: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr, address_length: *mut socklen_t) -> ssize_t as ReceiveFrom, else fail_length(libc::ENOSYS);
     recv c"recv" (fd: c_int, data: *mut c_void, length: size_t, flags: c_int) -> ssize_t as Receive, else fail_length(libc::ENOSYS);
+    recvfrom_chk c"__recvfrom_chk" (fd: c_int, data: *mut c_void, length: size_t, room: size_t, flags: c_int, address: *mut sockaddr, address_length: *mut socklen_t) -> ssize_t as ReceiveFromChecked, else fail_length(libc::ENOSYS);
+    recv_chk c"__recv_chk" (fd: c_int, data: *mut c_void, length: size_t, room: size_t, flags: c_int) -> ssize_t as ReceiveChecked, else fail_length(libc::ENOSYS);
     dup c"dup" (fd: c_int) -> c_int as Duplicate, else fail(libc::ENOSYS);
     dup2 c"dup2" (fd: c_int, other: c_int) -> c_int as DuplicateTo, else fail(libc::ENOSYS);
     dup3 c"dup3" (fd: c_int, other: c_int, flags: c_int) -> c_int as DuplicateWith, else fail(libc::ENOSYS);

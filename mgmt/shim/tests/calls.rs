@@ -399,6 +399,6 @@ fn a_number_that_libc_closed_and_used_again_is_left_alone() {
     send(fd, &look_up(b"IPVS")).unwrap();
     let (one, _two) = std::os::unix::net::UnixStream::pair().unwrap();
     // SAFETY: both are open; behind the library's back, as libc's own closes are.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_dup2, one.as_raw_fd(), fd) }, i64::from(fd));
+    assert_eq!(unsafe { libc::syscall(libc::SYS_dup3, one.as_raw_fd(), fd, 0) }, i64::from(fd));
     assert_eq!(number_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN), Ok(libc::AF_UNIX));
 }

@@ -210,6 +210,50 @@ pub(crate) unsafe extern "C" fn recv(fd: c_int, data: *mut c_void, length: size_
     if directed(fd).is_none() { received } else { ended(received) }
 }
 
+/// What `recvfrom` of a program built with `_FORTIFY_SOURCE` may be called; `room` is checked by libc's own.
+///
+/// # Safety
+///
+/// As libc's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn __recvfrom_chk(
+    fd: c_int,
+    data: *mut c_void,
+    length: size_t,
+    room: size_t,
+    flags: c_int,
+    place: *mut sockaddr,
+    place_length: *mut socklen_t,
+) -> ssize_t {
+    if length > room || directed(fd).is_none() {
+        // SAFETY: passed on as it came.
+        return unsafe { next::recvfrom_chk(fd, data, length, room, flags, place, place_length) };
+    }
+    // SAFETY: passed on as it came; the check was made above.
+    unsafe { recvfrom(fd, data, length, flags, place, place_length) }
+}
+
+/// See [`__recvfrom_chk`].
+///
+/// # Safety
+///
+/// As libc's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn __recv_chk(
+    fd: c_int,
+    data: *mut c_void,
+    length: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if length > room || directed(fd).is_none() {
+        // SAFETY: passed on as it came.
+        return unsafe { next::recv_chk(fd, data, length, room, flags) };
+    }
+    // SAFETY: passed on as it came; the check was made above.
+    unsafe { recv(fd, data, length, flags) }
+}
+
 /// Nothing received is uvsd gone: netlink has no end, and programs take it for a success.
 fn ended(received: ssize_t) -> ssize_t {
     if received == 0 { fail_length(libc::ECONNRESET) } else { received }
