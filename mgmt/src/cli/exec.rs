@@ -77,8 +77,7 @@ pub(super) fn exec(control: &Path, command: &[OsString]) -> Failure {
 }
 
 fn prepared(control: &Path, program: &OsStr, arguments: &[OsString]) -> Result<Command, ExecError> {
-    let named = env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
-    let library = found(candidates(named.as_deref(), env::current_exe().ok().as_deref()))?;
+    let library = library()?;
     let preload = preload(&library, env::var_os("LD_PRELOAD").as_deref())?;
     let endpoint = match env::var_os(SOCKET_VARIABLE) {
         Some(path) if !path.is_empty() => path.into(),
@@ -95,6 +94,16 @@ fn prepared(control: &Path, program: &OsStr, arguments: &[OsString]) -> Result<C
     let mut command = Command::new(program);
     command.args(arguments).env("LD_PRELOAD", preload).env(SOCKET_VARIABLE, endpoint);
     Ok(command)
+}
+
+/// The library: as the environment says, or around the executable, or below /usr.
+///
+/// # Errors
+///
+/// It is in none of these places.
+pub fn library() -> Result<PathBuf, ExecError> {
+    let named = env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
+    found(candidates(named.as_deref(), env::current_exe().ok().as_deref()))
 }
 
 /// Whether somebody listens: the tools would only say that the kernel has no IPVS.

@@ -11,7 +11,7 @@ mod table;
 mod tuning;
 
 pub use args::Arguments;
-pub use exec::ExecError;
+pub use exec::{ExecError, library};
 
 use std::io::{self, Write};
 

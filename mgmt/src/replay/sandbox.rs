@@ -41,8 +41,7 @@ const FURNISH: &str = r#"
 set -e
 program=$1 library=$2 home=$3 settings=$4 tools=$5 stand_ins=$6
 mount -t tmpfs -o mode=0755,size=64m replay /run
-mkdir -p "$home/bin" "$home/control"
-chmod 0750 "$home/control"
+mkdir -p "$home/bin"
 touch "$home/uvs-replay"
 mount --bind "$program" "$home/uvs-replay"
 cp "$library" "$home/libuvs_ipvs.so"

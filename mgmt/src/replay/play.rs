@@ -1,0 +1,224 @@
+//! One trace, played from its first record to its last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::{ControlDirectory, Operators};
+use crate::ipvs;
+
+use super::compare::{self, Context, Item, Outcome};
+use super::rules::Rules;
+use super::sandbox::{Sandbox, SandboxError};
+use super::stand_in;
+use super::text::Remaining;
+use super::trace::{Action, Record, Seconds, Trace};
+use super::world::{SharedWorld, World};
+
+/// Settings of the kernel that are no director's, with the values of the recorded one.
+const OTHER_SETTINGS: [(&str, &str); 13] = [
+    ("backup_only", "0"),
+    ("conntrack", "0"),
+    ("ignore_tunneled", "0"),
+    ("run_estimation", "1"),
+    ("snat_reroute", "1"),
+    ("sync_persist_mode", "0"),
+    ("sync_ports", "1"),
+    ("sync_qlen_max", "0"),
+    ("sync_refresh_period", "0"),
+    ("sync_retries", "0"),
+    ("sync_sock_size", "0"),
+    ("sync_threshold", "3 50"),
+    ("sync_version", "1"),
+];
+/// After the last record, for what it causes.
+const SETTLE_MS: u32 = 8;
+
+/// Why a trace could not be played.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// The commands' namespaces.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The director could not be made.
+    #[error("{0}")]
+    World(String),
+    /// The IPVS endpoint or the stand-ins could not listen.
+    #[error("cannot listen: {0}")]
+    Listen(String),
+    /// `ipvsadm` does not talk to the replay.
+    #[error("ipvsadm does not reach the replay's director: {0}")]
+    Unreached(String),
+}
+
+/// A record that differs.
+#[derive(Debug, Clone)]
+pub struct Differing {
+    /// The record.
+    pub record: Record,
+    /// What differs, with the rule that explains it.
+    pub items: Vec<(Item, Option<String>)>,
+}
+
+impl Differing {
+    /// Whether rules explain all of it.
+    #[must_use]
+    pub fn explained(&self) -> bool {
+        self.items.iter().all(|(_, rule)| rule.is_some())
+    }
+}
+
+/// What a trace showed.
+#[derive(Debug, Clone, Default)]
+pub struct Played {
+    /// Records but notes.
+    pub events: usize,
+    /// Records that differ, in order.
+    pub differing: Vec<Differing>,
+}
+
+/// What plays traces.
+pub struct Player {
+    sandbox: Sandbox,
+    world: SharedWorld,
+    /// Served as long as this lives.
+    _endpoint: ipvs::Server,
+    settings: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Player {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Player").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Player {
+    /// Furnishes this process's namespaces and starts a director in them.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn new(program: &Path, library: &Path, workers: u8) -> Result<Self, PlayError> {
+        let sandbox = Sandbox::furnish(program, library)?;
+        let world = SharedWorld::new(World::new(workers).map_err(PlayError::World)?);
+        let listen = |error: &dyn std::fmt::Display| PlayError::Listen(error.to_string());
+        let directory =
+            ControlDirectory::claim(&sandbox.control(), "root").map_err(|error| listen(&error))?;
+        let options =
+            ipvs::Options { operators: Operators::group(directory.gid()), clients: 16, on_thread: None };
+        let endpoint = ipvs::Server::start(Arc::new(directory), options, Arc::new(world.clone()))
+            .map_err(|error| listen(&error))?;
+        let asked = world.clone();
+        let play = move |command: &stand_in::Asked| asked.lock().stand_in(command);
+        stand_in::serve(sandbox.stand_in_socket(), Arc::new(play)).map_err(|error| listen(&error))?;
+        let mut player = Self { sandbox, world, _endpoint: endpoint, settings: Vec::new() };
+        player.settings = player.all_settings();
+        player
+            .sandbox
+            .write_settings(player.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        player.reach()?;
+        Ok(player)
+    }
+
+    /// Nothing may go to the machine's own IPVS.
+    fn reach(&self) -> Result<(), PlayError> {
+        let ran = self.sandbox.run("ipvsadm -L --timeout")?;
+        if ran.rc == 0 { Ok(()) } else { Err(PlayError::Unreached(ran.text.trim().to_owned())) }
+    }
+
+    fn all_settings(&self) -> Vec<(String, String)> {
+        let own = self.world.lock().settings();
+        let others = OTHER_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut all: Vec<_> = own.into_iter().chain(others).collect();
+        all.sort();
+        all
+    }
+
+    /// Plays a trace; `progress` is told of every record.
+    ///
+    /// # Errors
+    /// A command could not be run.
+    pub fn play(
+        &mut self,
+        trace: &Trace,
+        rules: &Rules,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Played, PlayError> {
+        let mut played = Played::default();
+        for (place, record) in trace.records.iter().enumerate() {
+            progress(place);
+            if record.action == Action::Note {
+                continue;
+            }
+            played.events += 1;
+            let until = trace.records.get(place + 1).map_or_else(|| end_of(record), |next| next.at_ms);
+            let items = self.record(record, until)?;
+            if !items.is_empty() {
+                let explained = |item: Item| {
+                    let rule = rules.explaining(record, &item).map(|rule| rule.name.clone());
+                    (item, rule)
+                };
+                let items = items.into_iter().map(explained).collect();
+                played.differing.push(Differing { record: record.clone(), items });
+            }
+        }
+        Ok(played)
+    }
+
+    /// Plays a record until the next one's time; what differs.
+    fn record(&mut self, record: &Record, until: u32) -> Result<Vec<Item>, PlayError> {
+        let mut ours = Outcome::default();
+        let mut remaining = Remaining::default();
+        self.world.lock().advance(record.at_ms);
+        match &record.action {
+            Action::Note | Action::Sleep => {}
+            Action::Packet(packet) => self.world.lock().receive(packet),
+            Action::Command { command, .. } => {
+                {
+                    let mut world = self.world.lock();
+                    world.look();
+                    remaining = world.remaining(until - record.at_ms);
+                }
+                // Not locked meanwhile: the command asks by the sockets.
+                let ran = self.sandbox.run(command)?;
+                self.heed_settings()?;
+                ours.said = Some((ran.rc, ran.text));
+            }
+        }
+        let mut world = self.world.lock();
+        world.advance(until);
+        ours.out = world.take_emitted();
+        ours.unplayed = world.take_unplayed();
+        let own = |address| world.is_own(address);
+        let context = Context { own: &own, remaining: &remaining, late: world.late() };
+        Ok(compare::record(record, &ours, &context))
+    }
+
+    /// Makes what a command wrote into the settings' files the director's settings.
+    fn heed_settings(&mut self) -> Result<(), PlayError> {
+        let written = self.sandbox.read_settings()?;
+        if written == self.settings {
+            return Ok(());
+        }
+        let mut world = self.world.lock();
+        for (name, value) in written.iter().filter(|one| !self.settings.contains(one)) {
+            if let Err(why) = world.set(name, value) {
+                world.unplayed(format!("{name} = {value}: {why}"));
+            }
+        }
+        drop(world);
+        self.settings = written;
+        Ok(())
+    }
+}
+
+/// When the last record ends.
+fn end_of(record: &Record) -> u32 {
+    let seconds = record.line.strip_prefix("sleep ").and_then(|text| text.trim().parse::<u32>().ok());
+    let slept = seconds.filter(|_| record.action == Action::Sleep).unwrap_or(0);
+    record.at_ms.saturating_add(slept.saturating_mul(1000)).saturating_add(SETTLE_MS)
+}
+
+/// Where a record is in its trace, for people.
+#[must_use]
+pub fn place(record: &Record) -> String {
+    format!("event {} at {} s: {}", record.number, Seconds(record.at_ms), record.line)
+}
