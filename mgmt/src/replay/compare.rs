@@ -149,7 +149,7 @@ fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<
             Side::Both(_) => None,
             Side::Kernel(line) => Some(item(Whose::Kernel, line, context.late.explains(line, &own))),
             Side::Ours(line) => {
-                let counted = theirs.iter().any(|kernel| context.late.counts(kernel, line));
+                let counted = theirs.iter().any(|kernel| context.late.differ(kernel, line));
                 Some(item(Whose::Ours, line, counted))
             }
         })

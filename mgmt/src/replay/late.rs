@@ -2,15 +2,19 @@
 //!
 //! Linux files a timer in a wheel whose slots grow with the distance, and rounds *up*: with HZ = 250 an entry armed for less than
 //! 0.25, 2, 16, 129 and 1032 s goes as much as 4, 32, 256, 2048 and 16384 ms after its time, depending on where the machine's
-//! clock stood. Until then listings show it with 00:00 and it is counted. Ours goes at its time.
+//! clock stood. Until then listings show it with 00:00 and it is counted. Ours goes at its time. A persistence template that still
+//! controls connections is given another 60 s whenever its timer goes, so that its lateness adds up.
 
 use std::collections::BTreeMap;
 
-use super::text;
+use super::text::{self, ConnectionLine};
 
 /// Distance in milliseconds up to which a level of the wheel serves, and the length of its slots.
 const LEVELS: [(u64, u64); 6] =
     [(252, 4), (2016, 32), (16_128, 256), (129_024, 2048), (1_032_192, 16_384), (u64::MAX, 131_072)];
+
+/// What a template is given that still controls connections.
+const REARMED: u64 = 60_000;
 
 /// How late a timer may go that was armed for this long; all in milliseconds.
 #[must_use]
@@ -40,6 +44,35 @@ struct Seen {
     entry: Entry,
     deadline: u64,
     armed: u64,
+    /// By how much its deadline may be the later one in the kernel.
+    behind: u64,
+}
+
+impl Seen {
+    fn is(&self, line: &ConnectionLine) -> bool {
+        [&self.entry.name, &self.entry.raw_name].contains(&&line.name)
+    }
+
+    /// When the kernel has taken it away at the latest.
+    fn gone(&self) -> u64 {
+        self.deadline + self.behind + rounding(self.armed)
+    }
+
+    /// The same entry as it is seen again.
+    fn again(&self, entry: Entry, now: u64) -> Self {
+        let (deadline, remaining) = (now + entry.remaining, entry.remaining);
+        if self.deadline == deadline {
+            return Self { entry, deadline, armed: self.armed.max(remaining), behind: self.behind };
+        }
+        // Armed anew: by a packet, or, where the time had passed, by itself.
+        let behind = if self.deadline <= now && entry.template {
+            let times = (deadline - self.deadline).div_ceil(REARMED);
+            self.behind + rounding(self.armed) + (times - 1) * rounding(REARMED)
+        } else {
+            0
+        };
+        Self { entry, deadline, armed: remaining, behind }
+    }
 }
 
 /// Entries seen, and those of them whose time has passed just now.
@@ -54,14 +87,16 @@ impl Late {
     pub fn see(&mut self, now: u64, entries: impl IntoIterator<Item = Entry>) {
         let mut next = BTreeMap::new();
         for entry in entries {
-            let (deadline, remaining) = (now + entry.remaining, entry.remaining);
-            let before = self.seen.get(&entry.name).filter(|seen| seen.deadline == deadline);
-            let armed = before.map_or(remaining, |seen| seen.armed.max(remaining));
-            next.insert(entry.name.clone(), Seen { entry, deadline, armed });
+            let (deadline, armed) = (now + entry.remaining, entry.remaining);
+            let seen = match self.seen.get(&entry.name) {
+                Some(before) => before.again(entry, now),
+                None => Seen { entry, deadline, armed, behind: 0 },
+            };
+            next.insert(seen.entry.name.clone(), seen);
         }
         // Those whose time has passed; one that went before its time was taken away by something else.
         for (name, seen) in std::mem::take(&mut self.seen) {
-            if seen.deadline <= now && now - seen.deadline <= rounding(seen.armed) {
+            if seen.deadline <= now && now <= seen.gone() {
                 next.entry(name).or_insert(seen);
             }
         }
@@ -78,18 +113,36 @@ impl Late {
     /// where one of our own lines has less.
     #[must_use]
     pub fn explains(&self, kernel: &str, ours: &[&str]) -> bool {
-        match text::connection(kernel) {
-            Some(line) => {
-                line.seconds == 0
-                    && self.late().any(|entry| entry.name == line.name || entry.raw_name == line.name)
+        ours.iter().any(|line| self.differ(kernel, line))
+            || text::connection(kernel).is_some_and(|line| self.listed(&line))
+    }
+
+    /// Whether the kernel may list an entry that we no longer have.
+    fn listed(&self, line: &ConnectionLine) -> bool {
+        self.seen.values().filter(|seen| seen.is(line) && seen.deadline <= self.now).any(|seen| {
+            // With nothing left; a template that is behind has what it is behind by.
+            line.seconds <= (seen.deadline + seen.behind).saturating_sub(self.now).div_ceil(1000)
+        })
+    }
+
+    /// Whether a line of the kernel's and one of ours differ only by what is late.
+    #[must_use]
+    pub fn differ(&self, kernel: &str, ours: &str) -> bool {
+        match (text::connection(kernel), text::connection(ours)) {
+            (Some(theirs), Some(own)) => {
+                let mut behind = self.seen.values().filter(|seen| seen.is(&theirs)).map(|seen| seen.behind);
+                theirs.rest == own.rest
+                    && behind.any(|behind| {
+                        (own.seconds..=own.seconds + behind.div_ceil(1000)).contains(&theirs.seconds)
+                    })
             }
-            None => ours.iter().any(|line| self.counts(kernel, line)),
+            (None, None) => self.counts(kernel, ours),
+            _ => false,
         }
     }
 
     /// Whether two lines about a destination differ by late entries' counts alone.
-    #[must_use]
-    pub fn counts(&self, kernel: &str, ours: &str) -> bool {
+    fn counts(&self, kernel: &str, ours: &str) -> bool {
         let kernel: Vec<&str> = kernel.split_whitespace().collect();
         let ours: Vec<&str> = ours.split_whitespace().collect();
         let (Some("->"), Some(server)) = (kernel.first().copied(), kernel.get(1)) else { return false };
@@ -178,6 +231,23 @@ mod tests {
         late.see(2000, []);
         late.see(61_500, []);
         assert!(!late.explains(LINE, &[]));
+    }
+
+    #[test]
+    fn a_template_falls_behind_with_every_round() {
+        let template = |remaining| Entry { template: true, active: false, ..entry(remaining) };
+        let line = |seconds: u64| LINE.replace("00:00", &format!("00:{seconds:02}"));
+        let mut late = Late::default();
+        late.see(0, [template(30_000)]);
+        late.see(31_000, [template(59_000)]);
+        assert!(late.differ(&line(59), &line(59)) && late.differ(&line(62), &line(59)));
+        assert!(!late.differ(&line(63), &line(59)) && !late.differ(&line(58), &line(59)));
+        // Two rounds later.
+        late.see(151_000, [template(59_000)]);
+        assert!(late.differ(&line(59), &line(53)) && !late.differ(&line(53), &line(59)));
+        // Armed by a connection: on time again.
+        late.see(152_000, [template(60_000)]);
+        assert!(late.differ(&line(59), &line(59)) && !late.differ(&line(59), &line(58)));
     }
 
     #[test]

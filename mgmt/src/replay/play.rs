@@ -30,8 +30,8 @@ const OTHER_SETTINGS: [(&str, &str); 13] = [
     ("sync_threshold", "3 50"),
     ("sync_version", "1"),
 ];
-/// After the last record, for what it causes.
-const SETTLE_MS: u32 = 8;
+/// After the last record, for what it causes: a command takes some 20 ms, a packet 8.
+const SETTLE_MS: u32 = 40;
 
 /// Why a trace could not be played.
 #[derive(Debug, thiserror::Error)]

@@ -37,6 +37,9 @@ const STEP_MS: u32 = 250;
 const FINE_MS: u32 = 24;
 /// Between two rounds of the management's housekeeping.
 const HOUSEKEEPING_MS: u32 = 1000;
+/// How long before its trace's start the recorded director's namespace was made: its estimators, which go every 2 s from then
+/// on, show in the traces with rates that they first went some 1.75 s after the start.
+const MADE_MS: u32 = 250;
 /// A tick of the recorded kernel, and what reading its clock twice may differ by.
 const JIFFIES_MS: u64 = 8;
 
@@ -95,7 +98,7 @@ impl World {
             emitted: Vec::new(),
             unplayed: Vec::new(),
         };
-        world.tick();
+        world.management.tick_rates(0, &world.director.shared);
         world.publish();
         Ok(world)
     }
@@ -116,8 +119,11 @@ impl World {
             let grid = STEP_MS - now % STEP_MS;
             let step = if left <= FINE_MS { 1 } else { grid.min(left - FINE_MS) };
             self.director.leap(step);
+            if self.now_ms().is_multiple_of(STEP_MS) {
+                self.management.tick_rates(u64::from(self.now_ms() + MADE_MS), &self.director.shared);
+            }
             if self.now_ms().is_multiple_of(HOUSEKEEPING_MS) {
-                self.tick();
+                self.housekeep();
             }
         }
         if left > STEP_MS {
@@ -126,11 +132,10 @@ impl World {
         self.collect();
     }
 
-    fn tick(&mut self) {
+    fn housekeep(&mut self) {
         let (now, shared) = (u64::from(self.now_ms()), &self.director.shared);
         // One thread: between two turns every engine has passed whatever was published.
         self.management.housekeep(now, shared, self.director.snapshot.revision);
-        self.management.tick_rates(now, shared);
         self.publish();
     }
 
