@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use crate::address::{AddressError, Endpoint, Protocol};
 use crate::desired::{
-    Change, ClientMask, Family, Scheduler, SchedulerFlags, ServiceAdd, ServiceDelete, ServiceEdit,
-    ServiceFlush, ServiceKey, ServiceSpec, scheduler,
+    Change, ClientMask, Family, MaglevOrder, Scheduler, SchedulerFlags, ServiceAdd, ServiceDelete,
+    ServiceEdit, ServiceFlush, ServiceKey, ServiceSpec, scheduler,
 };
 
 /// Exactly one service.
@@ -127,6 +127,12 @@ pub(super) enum ServiceCommand {
         /// What the scheduler may look at, such as sh-port,sh-fallback
         #[arg(long, short = 'b', value_name = "FLAGS", default_value = "")]
         sched_flags: SchedulerFlags,
+        /// Slots of mh's table: a prime number from 251 to 65537
+        #[arg(long, value_name = "SLOTS")]
+        mh_size: Option<u32>,
+        /// Order in which destinations fill mh's table: kernel or canonical
+        #[arg(long, value_name = "ORDER")]
+        mh_order: Option<MaglevOrder>,
         /// Schedule every datagram anew
         #[arg(long, short = 'o')]
         one_packet: bool,
@@ -150,6 +156,12 @@ pub(super) enum ServiceCommand {
         /// What the scheduler may look at, such as sh-port,sh-fallback; empty: nothing
         #[arg(long, short = 'b', value_name = "FLAGS")]
         sched_flags: Option<SchedulerFlags>,
+        /// Slots of mh's table: a prime number from 251 to 65537
+        #[arg(long, value_name = "SLOTS")]
+        mh_size: Option<u32>,
+        /// Order in which destinations fill mh's table: kernel or canonical
+        #[arg(long, value_name = "ORDER")]
+        mh_order: Option<MaglevOrder>,
         /// Schedule every datagram anew, or no longer
         #[arg(long, short = 'o', num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         one_packet: Option<bool>,
@@ -206,11 +218,23 @@ impl ServiceCommand {
     pub(super) fn change(&self) -> Result<Option<(Change, bool)>, Failure> {
         Ok(Some(match self {
             Self::List { .. } => return Ok(None),
-            Self::Add { service, scheduler, sched_flags, one_packet, persistent, netmask, wait } => {
+            Self::Add {
+                service,
+                scheduler,
+                sched_flags,
+                mh_size,
+                mh_order,
+                one_packet,
+                persistent,
+                netmask,
+                wait,
+            } => {
                 let key = service.key()?;
                 refuse_mistakes(key, *persistent, *one_packet)?;
                 let service = ServiceSpec {
                     scheduler_flags: *sched_flags,
+                    mh_size: *mh_size,
+                    mh_order: *mh_order,
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,
@@ -218,7 +242,17 @@ impl ServiceCommand {
                 };
                 (Change::ServiceAdd(ServiceAdd { service }), *wait)
             }
-            Self::Edit { service, scheduler, sched_flags, one_packet, persistent, netmask, wait } => {
+            Self::Edit {
+                service,
+                scheduler,
+                sched_flags,
+                mh_size,
+                mh_order,
+                one_packet,
+                persistent,
+                netmask,
+                wait,
+            } => {
                 let service = service.key()?;
                 // An edit without --persistent leaves what there is.
                 refuse_mistakes(service, persistent.unwrap_or(1), one_packet.unwrap_or(false))?;
@@ -226,13 +260,15 @@ impl ServiceCommand {
                     service,
                     scheduler: *scheduler,
                     scheduler_flags: *sched_flags,
+                    mh_size: *mh_size,
+                    mh_order: *mh_order,
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,
                 };
                 if edit == ServiceEdit::of(service) {
                     return Err(Failure::Usage(
-                        "nothing to change: name --scheduler, --sched-flags, --one-packet, --persistent or --netmask"
+                        "nothing to change: name --scheduler, --sched-flags, --mh-size, --mh-order, --one-packet, --persistent or --netmask"
                             .into(),
                     ));
                 }

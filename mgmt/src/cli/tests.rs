@@ -102,7 +102,7 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ("uvsctl service add --scheduler rr", "--tcp"),
         ("uvsctl service add --tcp 1.2.3.4:80 --udp 1.2.3.4:80", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4", "write 1.2.3.4:80"),
-        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mhh", "this director has rr, wrr, lc, wlc"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler wlb", "this director has rr, wrr, lc, wlc, lblc"),
         ("uvsctl service add --mark 0", "zero"),
         ("uvsctl service add --tcp 1.2.3.4:80 --ipv6", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4:80 --sched-flags sh", "write flag-1"),

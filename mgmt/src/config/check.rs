@@ -10,6 +10,7 @@ use crate::desired::{
     Destination, MARK_RULES_MAX, MarkRule, Refusal, Service, ServiceKey, ServiceSpec, TIMEOUT_MAX_S,
     out_of_range,
 };
+use dataplane::snapshot::Maglev;
 
 /// Linux's `IFNAMSIZ` without the terminating zero.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -384,6 +385,7 @@ fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
                 key: spec.key,
                 scheduler: spec.scheduler,
                 scheduler_flags: spec.scheduler_flags,
+                maglev: Maglev::KERNEL,
                 one_packet: spec.one_packet,
                 persistence: None,
                 destinations: Vec::new(),
@@ -423,6 +425,8 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::Thresholds { .. } => "lower_threshold",
         Refusal::NetmaskAlone(_) | Refusal::NetmaskFamily { .. } => "netmask",
         Refusal::Persistent(_) => "persistent",
+        Refusal::MaglevAlone(_) => "scheduler",
+        Refusal::MaglevSize(_) => "mh_size",
         Refusal::NoProtocol(_) => "protocol",
         Refusal::NotYet(_) => "one_packet",
         Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",

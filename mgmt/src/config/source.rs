@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::finding::{Finding, Place, Severity};
 use super::{Config, help};
+use crate::desired::{MaglevOrder, Scheduler, ServiceSpec};
 
 /// More errors than this in one file are not listed: it is not one of ours.
 const ERRORS_MAX: usize = 50;
@@ -27,6 +28,13 @@ pub(super) struct Source {
     pub(super) findings: Vec<Finding>,
     /// `[[port]]`s written, well-formed or not.
     pub(super) ports_written: usize,
+}
+
+/// Where nothing else is said, every director that reads the file fills mh's table alike.
+fn meant_by_a_file(service: &mut ServiceSpec) {
+    if service.scheduler == Scheduler::Mh {
+        service.mh_order.get_or_insert(MaglevOrder::Canonical);
+    }
 }
 
 impl Source {
@@ -62,6 +70,7 @@ impl Source {
             let error = match Config::deserialize(Deserializer::from(table.clone())) {
                 Ok(config) => {
                     self.config = config;
+                    self.config.service.iter_mut().for_each(meant_by_a_file);
                     self.values =
                         toml::Table::deserialize(Deserializer::from(table.clone())).unwrap_or_default();
                     return;

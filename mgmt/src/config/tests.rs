@@ -1,6 +1,7 @@
 //! Broken configurations: what is said about each, and where.
 
 use super::*;
+use crate::desired::MaglevOrder;
 
 const GOOD: &str = r#"
 [dpdk]
@@ -341,4 +342,32 @@ fn a_file_to_apply_leaves_alone_what_it_does_not_speak_of() {
     let text = "[[mark]]\nmark = 1\nport = \"eth7\"\n";
     let wanted = wanted_of(&scratch.file("c.toml", text)).unwrap();
     assert_eq!(wanted.marks.unwrap().len(), 1, "the director knows its ports");
+}
+
+#[test]
+fn a_file_means_the_canonical_order_of_mh_unless_it_says_otherwise() {
+    let service = |port: u8, rest: &str| {
+        format!("[[service]]\nprotocol = \"tcp\"\naddress = \"192.168.132.254:{port}\"\n{rest}\n")
+    };
+    let text = [
+        service(1, "scheduler = \"mh\"\nmh_size = 65537"),
+        service(2, "scheduler = \"mh\"\nmh_order = \"kernel\""),
+        service(3, "scheduler = \"sh\""),
+    ];
+    let read =
+        only("mh", &format!("{GOOD}{}", text.concat())).unwrap_or_else(|findings| panic!("{findings}"));
+    let services = &read.config.service[1..];
+    let orders: Vec<_> = services.iter().map(|service| (service.mh_size, service.mh_order)).collect();
+    assert_eq!(
+        orders,
+        [(Some(65_537), Some(MaglevOrder::Canonical)), (None, Some(MaglevOrder::Kernel)), (None, None)]
+    );
+    for (rest, mend) in [
+        ("scheduler = \"mh\"\nmh_size = 4096", "not a prime"),
+        ("scheduler = \"sh\"\nmh_order = \"kernel\"", "options of scheduler mh"),
+        ("scheduler = \"mh\"\nmh_order = \"sorted\"", "canonical"),
+    ] {
+        let findings = only("bad-mh", &format!("{GOOD}{}", service(1, rest))).unwrap_err();
+        assert!(findings.to_string().contains(mend), "{findings}");
+    }
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientMask, DestinationSpec, MarkRule, Method, Scheduler, SchedulerFlags, ServiceKey, ServiceSpec,
-    Settings, SettingsEdit, Timeouts, TimeoutsSet,
+    ClientMask, DestinationSpec, MaglevOrder, MarkRule, Method, Scheduler, SchedulerFlags, ServiceKey,
+    ServiceSpec, Settings, SettingsEdit, Timeouts, TimeoutsSet,
 };
 use crate::address::Server;
 
@@ -82,6 +82,12 @@ pub struct ServiceEdit {
     /// What the scheduler may look at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler_flags: Option<SchedulerFlags>,
+    /// Slots of mh's table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mh_size: Option<u32>,
+    /// How mh fills its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mh_order: Option<MaglevOrder>,
 }
 
 impl ServiceEdit {
@@ -95,6 +101,8 @@ impl ServiceEdit {
             netmask: None,
             one_packet: None,
             scheduler_flags: None,
+            mh_size: None,
+            mh_order: None,
         }
     }
 }
@@ -212,6 +220,12 @@ impl fmt::Display for ServiceSpec {
         if !self.scheduler_flags.is_empty() {
             write!(f, " flags {}", self.scheduler_flags)?;
         }
+        if let Some(size) = self.mh_size {
+            write!(f, " size {size}")?;
+        }
+        if let Some(order) = self.mh_order {
+            write!(f, " order {order}")?;
+        }
         if self.one_packet {
             f.write_str(" one packet")?;
         }
@@ -256,7 +270,9 @@ impl fmt::Display for Change {
                 named(f, "persistent", edit.persistent)?;
                 named(f, "netmask", edit.netmask)?;
                 named(f, "one packet", edit.one_packet)?;
-                named(f, "flags", edit.scheduler_flags)
+                named(f, "flags", edit.scheduler_flags)?;
+                named(f, "size", edit.mh_size)?;
+                named(f, "order", edit.mh_order)
             }
             Self::ServiceDelete(delete) => write!(f, "- service {}", delete.service),
             Self::DestinationAdd(add) => write!(f, "+ {} -> {}", add.service, add.destination),

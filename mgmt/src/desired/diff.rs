@@ -1,8 +1,8 @@
 //! The small changes that lead from one service to another.
 
 use super::{
-    Change, ClientMask, Destination, DestinationAdd, DestinationDelete, DestinationEdit, MarkRule, Service,
-    ServiceAdd, ServiceDelete, ServiceEdit,
+    Change, ClientMask, Destination, DestinationAdd, DestinationDelete, DestinationEdit, MaglevOrder,
+    MarkRule, Scheduler, Service, ServiceAdd, ServiceDelete, ServiceEdit,
 };
 use crate::address::Server;
 
@@ -40,6 +40,10 @@ fn service_edit(before: &Service, after: &Service) -> Option<Change> {
         netmask: other(mask(before), mask(after)).filter(|_| after.persistence.is_some()),
         one_packet: other(before.one_packet, after.one_packet),
         scheduler_flags: other(before.scheduler_flags, after.scheduler_flags),
+        // Another scheduler than mh has none; one that becomes mh begins with the kernel's.
+        mh_size: other(before.maglev.size, after.maglev.size).filter(|_| after.scheduler == Scheduler::Mh),
+        mh_order: other(MaglevOrder::of(before.maglev), MaglevOrder::of(after.maglev))
+            .filter(|_| after.scheduler == Scheduler::Mh),
     };
     (edit != ServiceEdit::of(after.key)).then_some(Change::ServiceEdit(edit))
 }

@@ -9,6 +9,7 @@ mod change;
 mod diff;
 mod flags;
 mod key;
+mod maglev;
 mod marks;
 mod mask;
 mod method;
@@ -23,6 +24,7 @@ pub use change::{
 };
 pub use flags::{SchedulerFlags, UnknownFlag};
 pub use key::{Family, ServiceKey};
+pub use maglev::MaglevOrder;
 pub use marks::{MARK_RULES_MAX, MarkRule, PortRange};
 pub use mask::ClientMask;
 pub use method::{Method, Tunnel, TunnelChecksum, TunnelKind};

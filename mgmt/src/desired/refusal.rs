@@ -1,5 +1,6 @@
 //! Why a change is refused: the kernel's reasons under the kernel's names, each with a sentence that says the mend.
 
+use dataplane::snapshot::Maglev;
 use std::net::IpAddr;
 
 use super::{
@@ -36,6 +37,16 @@ pub enum Refusal {
     /// Not a scheduler this director has.
     #[error("there is no scheduler `{0}`; this director has {known}", known = schedulers())]
     NoScheduler(String),
+    /// Options of mh for another scheduler.
+    #[error("mh_size and mh_order are options of scheduler mh, not of {name}; leave them away", name = .0.name())]
+    MaglevAlone(Scheduler),
+    /// Not a size that mh's permutations work with.
+    #[error(
+        "mh_size {0} is not a prime number from {low} to {high}; write 4093 as in the kernel, or about a hundred times the destinations",
+        low = Maglev::SMALLEST,
+        high = Maglev::GREATEST
+    )]
+    MaglevSize(u32),
     /// Not a protocol this director forwards.
     #[error("services of protocol {0} are not forwarded; this director has tcp and udp")]
     NoProtocol(Protocol),
@@ -195,6 +206,8 @@ impl Refusal {
             Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
             Self::Timeout { .. } => ("out_of_range", "EINVAL"),
             Self::UnknownMethod(_)
+            | Self::MaglevAlone(_)
+            | Self::MaglevSize(_)
             | Self::TunnelPort
             | Self::TunnelChecksum(_)
             | Self::NetmaskAlone(_)

@@ -9,7 +9,8 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::key::key_of_fields;
-use super::{ClientMask, Family, Method, Refusal, SchedulerFlags, ServiceKey, abilities};
+use super::maglev::maglev;
+use super::{ClientMask, Family, MaglevOrder, Method, Refusal, SchedulerFlags, ServiceKey, abilities};
 use crate::address::{Endpoint, Protocol, Server};
 
 /// Greatest weight, as in the kernel (a signed 32-bit number).
@@ -18,6 +19,7 @@ pub const WEIGHT_MAX: u32 = 2_147_483_647;
 /// Longest timeout in seconds. Ticks are 32-bit milliseconds compared over half their range (24.8 days).
 pub const TIMEOUT_MAX_S: u32 = 2_000_000;
 
+use dataplane::snapshot::Maglev;
 pub use dataplane::snapshot::SchedulerKind as Scheduler;
 
 /// A scheduler by the name that ipvsadm and the kernel give it.
@@ -53,6 +55,12 @@ pub struct ServiceSpec {
     /// What the scheduler may look at.
     #[serde(skip_serializing_if = "SchedulerFlags::is_empty")]
     pub scheduler_flags: SchedulerFlags,
+    /// Slots of mh's table: a prime number from 251 to 65537; default 4093, as in the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mh_size: Option<u32>,
+    /// How mh fills its table; default `kernel`, in configuration files `canonical`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mh_order: Option<MaglevOrder>,
     /// Every datagram is scheduled anew and leaves no connection behind.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub one_packet: bool,
@@ -79,6 +87,8 @@ struct ServiceFields {
     scheduler: Scheduler,
     #[serde(default)]
     scheduler_flags: SchedulerFlags,
+    mh_size: Option<u32>,
+    mh_order: Option<MaglevOrder>,
     #[serde(default)]
     one_packet: bool,
     #[serde(default)]
@@ -105,6 +115,8 @@ impl<'de> Deserialize<'de> for ServiceSpec {
                     key,
                     scheduler: fields.scheduler,
                     scheduler_flags: fields.scheduler_flags,
+                    mh_size: fields.mh_size,
+                    mh_order: fields.mh_order,
                     one_packet: fields.one_packet,
                     persistent: fields.persistent,
                     netmask: fields.netmask,
@@ -154,6 +166,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// What the scheduler may look at.
     pub scheduler_flags: SchedulerFlags,
+    /// mh's table; the kernel's under other schedulers.
+    pub maglev: Maglev,
     /// Every datagram is scheduled anew.
     pub one_packet: bool,
     /// `None`: every connection is scheduled.
@@ -223,6 +237,7 @@ impl Service {
             key,
             scheduler: spec.scheduler,
             scheduler_flags: spec.scheduler_flags,
+            maglev: maglev(spec.scheduler, Maglev::KERNEL, spec.mh_size, spec.mh_order)?,
             one_packet: spec.one_packet,
             persistence: persistence(key, spec.persistent, spec.netmask)?,
             destinations: Vec::new(),
@@ -259,6 +274,9 @@ impl Service {
             key: self.key,
             scheduler: self.scheduler,
             scheduler_flags: self.scheduler_flags,
+            mh_size: Some(self.maglev.size).filter(|size| *size != Maglev::KERNEL.size),
+            // Always, because a file that does not say means another one than a command.
+            mh_order: (self.scheduler == Scheduler::Mh).then(|| MaglevOrder::of(self.maglev)),
             one_packet: self.one_packet,
             persistent: self.persistence.map_or(0, |held| held.timeout_s),
             netmask: self.persistence.map(|held| held.mask).filter(|mask| *mask != whole),
@@ -275,6 +293,8 @@ impl ServiceSpec {
             key,
             scheduler,
             scheduler_flags: SchedulerFlags::default(),
+            mh_size: None,
+            mh_order: None,
             one_packet: false,
             persistent: 0,
             netmask: None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diff::{mark_changes, service_changes};
+use super::maglev::maglev;
 use super::settings::check_settings;
 use super::spec::persistence;
 use super::{
@@ -288,6 +289,7 @@ impl Desired {
         after.persistence = persistence(edit.service, timeout_s, edit.netmask.or(kept))?;
         after.one_packet = edit.one_packet.unwrap_or(before.one_packet);
         after.scheduler_flags = edit.scheduler_flags.unwrap_or(before.scheduler_flags);
+        after.maglev = maglev(after.scheduler, before.maglev, edit.mh_size, edit.mh_order)?;
         after.check()?;
         Ok(Draft::edit(before, after))
     }

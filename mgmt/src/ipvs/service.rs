@@ -181,13 +181,11 @@ impl<'a> Wanted<'a> {
         let Resolved { scheduler, persistent, netmask, one_packet, scheduler_flags } =
             self.resolved(key.family(), 0)?;
         Ok(ServiceSpec {
-            key,
-            scheduler,
             persistent,
             netmask,
             one_packet,
             scheduler_flags,
-            destination: Vec::new(),
+            ..ServiceSpec::new(key, scheduler)
         })
     }
 
@@ -199,12 +197,12 @@ impl<'a> Wanted<'a> {
     pub(super) fn edit(&self, service: ServiceKey, present: u32) -> Result<ServiceEdit, Errno> {
         let wanted = self.resolved(service.family(), present)?;
         Ok(ServiceEdit {
-            service,
             scheduler: Some(wanted.scheduler),
             persistent: Some(wanted.persistent),
             netmask: wanted.netmask,
             one_packet: Some(wanted.one_packet),
             scheduler_flags: Some(wanted.scheduler_flags),
+            ..ServiceEdit::of(service)
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::mirror::Hop;
 use dataplane::id::DestinationSlot;
 use dataplane::snapshot::editor::{DestinationSpec, EditError, Editor, ServiceSpec};
 use dataplane::snapshot::{
-    self, ClientMask, Maglev, Method, Persistence, Snapshot, Tunnel, TunnelChecksum, TunnelKind,
+    self, ClientMask, Method, Persistence, Snapshot, Tunnel, TunnelChecksum, TunnelKind,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
             .persistence
             .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), mask: mask(held.mask) }),
         one_packet: service.one_packet,
-        maglev: Maglev::KERNEL,
+        maglev: service.maglev,
     }
 }
 

@@ -5,7 +5,7 @@ use super::connections;
 use super::counters::{DestinationFigures, Present};
 use super::network::describe;
 use super::{Management, View};
-use crate::desired::{self, Service, ServiceKey};
+use crate::desired::{self, MaglevOrder, Scheduler, Service, ServiceKey};
 use crate::protocol::{
     Configuration, Count, DestinationList, DestinationState, DestinationStats, Fault, FaultKind, Latency,
     PAGE_MAX, Request, Response, ServicePage, ServicePageQuery, ServiceState, Stats, Traffic,
@@ -125,6 +125,8 @@ impl Management {
             key: service.key,
             scheduler: service.scheduler,
             scheduler_flags: service.scheduler_flags,
+            mh_size: (service.scheduler == Scheduler::Mh).then_some(service.maglev.size),
+            mh_order: (service.scheduler == Scheduler::Mh).then(|| MaglevOrder::of(service.maglev)),
             one_packet: service.one_packet,
             persistent: service.persistence.map_or(0, |held| held.timeout_s),
             netmask: service.persistence.map(|held| held.mask),

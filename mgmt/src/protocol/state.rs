@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Endpoint, Protocol};
 use crate::desired::{
-    Change, ClientMask, Family, MarkRule, Method, Scheduler, SchedulerFlags, ServiceKey, ServiceSpec,
-    Settings, Timeouts,
+    Change, ClientMask, Family, MaglevOrder, MarkRule, Method, Scheduler, SchedulerFlags, ServiceKey,
+    ServiceSpec, Settings, Timeouts,
 };
 
 /// Result of every change.
@@ -110,6 +110,12 @@ pub struct ServiceState {
     /// What the scheduler may look at.
     #[serde(default)]
     pub scheduler_flags: SchedulerFlags,
+    /// Slots of mh's table; nothing under other schedulers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mh_size: Option<u32>,
+    /// How mh fills its table; nothing under other schedulers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mh_order: Option<MaglevOrder>,
     /// Every datagram is scheduled anew.
     #[serde(default)]
     pub one_packet: bool,

@@ -47,7 +47,7 @@ impl Pair {
         let limits = Limits { services, destinations };
         Self {
             desired: Desired::new(bounds),
-            compiler: Compiler::new(Editor::new(limits, std::sync::Arc::default())),
+            compiler: Compiler::new(Editor::new(limits, Arc::default())),
             network: network(),
         }
     }
