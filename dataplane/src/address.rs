@@ -36,6 +36,9 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     /// The address with all but the leading `prefix` bits cleared.
     fn masked(self, prefix: u8) -> Self;
 
+    /// The address under which a template of a mark is listed: the mark in its first four bytes.
+    fn from_mark(mark: u32) -> Self;
+
     /// The address with all bits cleared that the mask leaves out; unchanged under a mask of the other family.
     fn under(self, mask: ClientMask) -> Self;
 }
@@ -130,6 +133,10 @@ impl Address for Ipv4Addr {
         Self::from_bits(self.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
     }
 
+    fn from_mark(mark: u32) -> Self {
+        Self::from_bits(mark)
+    }
+
     fn under(self, mask: ClientMask) -> Self {
         match mask {
             ClientMask::V4(bits) => Self::from_bits(self.to_bits() & bits),
@@ -180,6 +187,10 @@ impl Address for Ipv6Addr {
 
     fn masked(self, prefix: u8) -> Self {
         Self::from_bits(self.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0))
+    }
+
+    fn from_mark(mark: u32) -> Self {
+        Self::from_bits(u128::from(mark) << 96)
     }
 
     fn under(self, mask: ClientMask) -> Self {

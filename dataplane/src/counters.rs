@@ -49,6 +49,10 @@ named! {
         TtlExceeded => "ttl_exceeded",
         /// Longer than the next link's MTU and not to be fragmented; answered by ICMP.
         OverMtu => "over_mtu",
+        /// Longer than the next link's MTU: sent on in fragments, which count as generated.
+        Fragmented => "fragmented",
+        /// Would have been scheduled, but `drop_packet` thins out what is new.
+        Defence => "defence",
         /// The service has no usable destination; answered by ICMP port unreachable.
         NoDestination => "no_destination",
         /// A masqueraded server's packet of no connection; answered by ICMP, with `nat_icmp_send`.

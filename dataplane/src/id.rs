@@ -48,6 +48,9 @@ impl ServiceSlot {
 }
 
 impl DestinationSlot {
+    /// No destination: of connections that are forwarded by route.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// The destination's place in tables indexed by slot.
     #[inline(always)]
     #[must_use]

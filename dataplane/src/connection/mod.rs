@@ -201,6 +201,12 @@ impl<A: Address> Table<A> {
         self.header().live.load(Relaxed) as usize
     }
 
+    /// Lines from here on were never used.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.header().fresh.load(Relaxed)
+    }
+
     /// Whether no connection is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,7 +1,9 @@
 //! One worker's engine: its shard of the connection table and what it needs to forward bursts.
 
+mod defence;
 mod shared;
 mod sink;
+mod upkeep;
 
 pub use shared::{Shared, SharedLimits};
 pub use sink::{Event, Redirect, Redirected, Sink};
@@ -12,14 +14,16 @@ use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::exception::PuntClass;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
-use crate::pipeline::{Owner, Parking, Slots, Turn};
+use crate::pipeline::{Leaving, Owner, Parking, Slots, Turn};
 use crate::scheduler::{Cursor, Localities, Random};
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
 use crate::steering::fragments::{FragmentKey, FragmentMap};
 use crate::tokens::TokenBucket;
+use defence::Defence;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use upkeep::Flush;
 
 /// ICMP answers a worker makes per second, and at once (Linux: `icmp_msgs_per_sec`, `icmp_msgs_burst`).
 const ICMP_PER_SECOND: u32 = 1000;
@@ -94,6 +98,9 @@ pub(crate) struct Core<P> {
     pub(crate) localities: Localities,
     pub(crate) parking: Parking<P>,
     pub(crate) fragments: FragmentMap<(P, PortId)>,
+    /// A connection whose successor is being scheduled.
+    pub(crate) leaving: Option<Leaving>,
+    pub(crate) defence: Defence,
     hash_key: HashKey,
     workers: u8,
     pub(crate) icmp_tokens: TokenBucket,
@@ -113,6 +120,11 @@ pub struct Engine<P> {
     /// More connections have timed out than one turn closes.
     behind: bool,
     revision: u64,
+    /// Removals of destinations up to this revision have had their connections closed, or `flush` is at it.
+    flushed: u64,
+    flush: Option<Flush>,
+    /// Milliseconds since the defences were decided on.
+    undecided: u32,
 }
 
 impl<P: Packet> Engine<P> {
@@ -132,6 +144,8 @@ impl<P: Packet> Engine<P> {
                 random,
                 parking: Parking::new(config.parked),
                 fragments: FragmentMap::new(config.fragments, config.fragments, config.hash_key.0),
+                leaving: None,
+                defence: Defence::default(),
                 hash_key: config.hash_key,
                 workers: config.workers,
                 icmp_tokens: TokenBucket::new(ICMP_PER_SECOND, ICMP_BURST, now),
@@ -143,6 +157,9 @@ impl<P: Packet> Engine<P> {
             ticked: now,
             behind: false,
             revision: 0,
+            flushed: 0,
+            flush: None,
+            undecided: 0,
         })
     }
 
@@ -158,12 +175,17 @@ impl<P: Packet> Engine<P> {
         self.v6.slab()
     }
 
+    /// To be called before a snapshot is used.
+    #[inline(always)]
+    pub(crate) fn see(&mut self, snapshot: &Snapshot, now: Ticks) {
+        if snapshot.revision != self.revision {
+            self.adopt(snapshot, now);
+        }
+    }
+
     /// Work that is due by time: expiry, parked packets, fragments. To be called once a turn, traffic or not.
     pub fn turn<S: Sink<P>>(&mut self, snapshot: &Snapshot, now: Ticks, sink: &mut S) {
-        if snapshot.revision != self.revision {
-            self.core.follow(snapshot, self.revision, now);
-            self.revision = snapshot.revision;
-        }
+        self.see(snapshot, now);
         let mut turn = Turn { snapshot, now, sink };
         if self.core.parking.len() > 0 {
             self.core.unpark(&mut turn);
@@ -172,7 +194,9 @@ impl<P: Packet> Engine<P> {
             self.behind = self.expire(snapshot, now);
         }
         if now != self.ticked {
+            let elapsed = now.since(self.ticked);
             self.ticked = now;
+            self.upkeep(snapshot, now, elapsed);
             self.forget_pieces(now);
             self.core.tidy(snapshot, now);
             let refused = self.v4.wheel_full() + self.v6.wheel_full();

@@ -21,6 +21,10 @@ impl<P: Packet> Core<P> {
     #[cold]
     pub(super) fn answer<S: Sink<P>>(&mut self, refused: Refused<P>, report: Report, turn: &mut Turn<'_, S>) {
         let virtual_address = refused.headers.key(refused.packet.data()).destination();
+        // Nobody but its owner speaks in an address's name.
+        if !turn.snapshot.is_local(virtual_address) {
+            return self.discard(refused.packet, refused.reason);
+        }
         self.answer_from(refused, report, virtual_address, turn);
     }
 

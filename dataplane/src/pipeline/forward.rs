@@ -222,7 +222,9 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let virtual_address = refused.headers.key(refused.packet.data()).destination();
-        if let Some(frame) = self.compose(&refused, report, virtual_address, turn) {
+        let own = turn.snapshot.is_local(virtual_address);
+        let frame = if own { self.compose(&refused, report, virtual_address, turn) } else { None };
+        if let Some(frame) = frame {
             if !matches!(how, How::Masquerade { .. }) {
                 let length = frame.total_length().saturating_sub(refused.headers.network.into());
                 self.shared.destinations.of(self.id, to).count_out(length as u64);

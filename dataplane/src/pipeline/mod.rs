@@ -2,19 +2,23 @@
 //!
 //! Stages run over bursts of at most [`BURST`] packets: **parse** → **own** → **look up** → **schedule** → **track** →
 //! **rewrite** → **transmit**. Each stage asks for the memory that the next one needs, so that a burst overlaps its cache
-//! misses. What leaves the straight way is in the files beside: `schedule` (new connections), `forward` (rewrite),
-//! `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP errors received), `pieces` (fragments), `parking` (unresolved next hops).
+//! misses. What leaves the straight way is in the files beside: `live` (connections that end), `schedule` and `persist` (new
+//! ones), `forward` (rewrite), `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP errors
+//! received), `pieces` (fragments), `parking` (unresolved next hops).
 
 mod answer;
 mod forward;
+mod live;
 mod own;
 mod parking;
+mod persist;
 mod pieces;
 mod quoted;
 mod reply;
 mod schedule;
 mod track;
 
+pub(crate) use live::Leaving;
 pub(crate) use own::Owner;
 pub(crate) use parking::Parking;
 pub use pieces::Learned;
@@ -24,14 +28,14 @@ use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::exception::PuntClass;
 use crate::flow::protocol;
-use crate::id::{PortId, Ticks};
+use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::icmp::Report;
 use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac};
 use crate::snapshot::Snapshot;
 use answer::Refused;
 use forward::{How, Outgoing};
 use own::{Addressee, Shard};
-use schedule::Fate;
+use schedule::{Fate, Opened};
 
 /// Packets in a burst.
 pub const BURST: usize = 32;
@@ -89,6 +93,7 @@ impl<P: Packet> Engine<P> {
         now: Ticks,
         sink: &mut S,
     ) {
+        self.see(snapshot, now);
         let mut turn = Turn { snapshot, now, sink };
         let own = snapshot.ports.get(port.index()).map_or([0; 6], |view| view.mac);
         let (mut packets, mut bytes) = (0, 0);
@@ -111,6 +116,7 @@ impl<P: Packet> Engine<P> {
         now: Ticks,
         sink: &mut S,
     ) {
+        self.see(snapshot, now);
         let mut turn = Turn { snapshot, now, sink };
         for redirected in burst {
             self.core.counters().add(Counter::RedirectedIn, 1);
@@ -348,8 +354,12 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         match self.open(table, &packet, slot, turn) {
-            Ok(id) => self.send_on(table, id, packet, slot, forwarded, turn),
-            Err(Fate::NotOurs) => self.no_connection(packet, slot, turn),
+            Ok(Opened::Connection(id)) => self.send_on(table, id, packet, slot, forwarded, turn),
+            Ok(Opened::Once(to, how)) => self.send_once((to, how), packet, slot, forwarded, turn),
+            Err(Fate::NotOurs) => {
+                self.overhear(table, &packet, &slot.headers, turn);
+                self.no_connection(packet, slot, turn);
+            }
             Err(Fate::NoDestination) => {
                 let reason = DropReason::NoDestination;
                 let refused = Refused { packet, port: slot.port, headers: slot.headers, reason };
@@ -357,6 +367,7 @@ impl<P: Packet> Core<P> {
             }
             Err(Fate::Drop(reason)) => self.discard(packet, reason),
         }
+        self.settle(turn.snapshot, turn.now);
     }
 
     /// Stages 5 to 7 for a packet of connection `id`.
@@ -373,11 +384,28 @@ impl<P: Packet> Core<P> {
         let to = table.line(id).destination();
         let Some(destination) = turn.snapshot.destination(to).filter(|destination| destination.available)
         else {
-            return self.discard(packet, DropReason::DestinationRemoved);
+            return self.unserved(table, id, packet, slot, forwarded, turn);
         };
         self.track(table, id, &slot.headers, turn);
         self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
         let how = How::of(table.line(id));
+        let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
+        *forwarded += u64::from(self.forward(outgoing, how, turn));
+    }
+
+    /// Stages 6 and 7 for a packet that leaves no connection behind.
+    fn send_once<S: Sink<P>>(
+        &mut self,
+        (to, how): (DestinationSlot, How),
+        packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let Some(destination) = turn.snapshot.destination(to) else {
+            return self.discard(packet, DropReason::DestinationRemoved);
+        };
+        self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
         let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
         *forwarded += u64::from(self.forward(outgoing, how, turn));
     }

@@ -60,7 +60,7 @@ impl Owner {
         WorkerId((worker.0 + 1) % self.workers.max(1))
     }
 
-    /// The owner of a flow to or from a virtual address, or from a masqueraded server.
+    /// The owner of a flow to or from a virtual address, of one that mark rules cover, or from a masqueraded server.
     #[inline]
     pub(super) fn of(
         &self,
@@ -77,13 +77,15 @@ impl Owner {
     }
 
     fn of_tuple<A: Address>(&self, tuple: &Tuple<A>, rss_hash: Option<u32>, snapshot: &Snapshot) -> Shard {
-        if snapshot.virtual_addresses.contains(tuple.destination.ip()) {
+        let virtual_addresses = &snapshot.virtual_addresses;
+        if virtual_addresses.contains(tuple.destination.ip()) || snapshot.marks.cover(tuple) {
             let by_nic = rss_hash.map(|hash| self.owners.owner_of_hash(hash));
             return Shard::Of(by_nic.unwrap_or_else(|| self.owners.owner(tuple)));
         }
         // A reply: the NIC may have hashed the wrong end.
-        if snapshot.virtual_addresses.contains(tuple.source.ip()) {
-            return Shard::Of(self.owners.owner(&tuple.reversed()));
+        let request = tuple.reversed();
+        if virtual_addresses.contains(tuple.source.ip()) || snapshot.marks.cover(&request) {
+            return Shard::Of(self.owners.owner(&request));
         }
         self.of_reply(tuple, snapshot)
     }

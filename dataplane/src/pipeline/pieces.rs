@@ -4,7 +4,7 @@ use super::Turn;
 use super::own::Shard;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Redirect, Redirected, Sink};
-use crate::flow::protocol;
+use crate::flow::{FlowKey, protocol};
 use crate::id::{PortId, Ticks};
 use crate::packet::{Headers, Packet};
 use crate::steering::fragments::{Fragment, FragmentKey};
@@ -46,8 +46,12 @@ impl<P: Packet> Engine<P> {
     ) {
         let key = headers.key(packet.data());
         let snapshot = turn.snapshot;
-        if !snapshot.virtual_addresses.contains(key.destination()) && !snapshot.servers.contains(key.source())
-        {
+        let marked = match &key {
+            FlowKey::V4(tuple) => snapshot.marks.may_cover(tuple),
+            FlowKey::V6(tuple) => snapshot.marks.may_cover(tuple),
+        };
+        let virtual_ = marked || snapshot.virtual_addresses.contains(key.destination());
+        if !virtual_ && !snapshot.servers.contains(key.source()) {
             return self.core.not_ours(port, packet, &headers, turn);
         }
         let home = self.core.home_of(&FragmentKey::new(packet.data(), &headers));

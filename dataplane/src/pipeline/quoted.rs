@@ -6,6 +6,7 @@ use super::answer::Refused;
 use super::forward::{How, Outgoing};
 use super::own::Shard;
 use super::reply::{ClientHop, client_hop};
+use super::schedule::{Fate, Opened, Opener};
 use crate::address::Address;
 use crate::connection::{ConnectionId, Found, Table, flags};
 use crate::counters::{Counter, DropReason};
@@ -16,8 +17,8 @@ use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::relay::{self, Tunnelled};
 use crate::packet::icmp::{self, Quoted, Report};
 use crate::packet::rewrite::End;
-use crate::packet::{Family, Headers, Packet};
-use crate::snapshot::{Encapsulation, NextHop};
+use crate::packet::{Family, Headers, Packet, source_mac};
+use crate::snapshot::Encapsulation;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// An ICMP error between stages.
@@ -100,7 +101,7 @@ impl<P: Packet> Core<P> {
             let Error { packet, port, headers, ask, .. } = error;
             if ask == 0 {
                 self.count_past_us(table, request, &headers, turn);
-                return self.not_ours(port, packet, &headers, turn);
+                return self.unknown_to_us(table, request, (port, packet, headers), turn);
             }
             let redirect = Redirect::Ask { left: ask - 1, learned: None };
             let next = self.owner.after(self.id);
@@ -137,7 +138,8 @@ impl<P: Packet> Core<P> {
             found.filter(|found| !found.reverse && !table.line(found.id).is_expired(turn.now))
         {
             let line = table.line(found.id);
-            if line.flags() & flags::METHOD != flags::MASQUERADE {
+            let past_us = line.flags() & flags::METHOD != flags::MASQUERADE;
+            if past_us && line.destination() != DestinationSlot::NONE {
                 self.shared.destinations.of(self.id, line.destination()).count_out(headers.ip_length.into());
             }
         }
@@ -151,16 +153,55 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let Error { packet, port, headers, .. } = error;
-        let to = table.line(id).destination();
-        let Some(destination) = turn.snapshot.destination(to).filter(|destination| destination.available)
-        else {
-            return self.discard(packet, DropReason::DestinationRemoved);
+        let line = table.line(id);
+        self.error_to_destination((port, packet, headers), line.destination(), How::of(line), turn);
+    }
+
+    /// Other than for the connection's own packets, it does not matter whether the destination was removed.
+    fn error_to_destination<S: Sink<P>>(
+        &mut self,
+        (port, packet, headers): (PortId, P, Headers),
+        to: DestinationSlot,
+        how: How,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let Some(destination) = turn.snapshot.destination(to) else {
+            return self.not_ours(port, packet, &headers, turn);
         };
         self.shared.destinations.of(self.id, to).count_in(headers.ip_length.into());
         let outgoing = Outgoing { packet, port, headers: &headers, to, destination };
-        if self.forward(outgoing, How::of(table.line(id)), turn) {
+        if self.forward(outgoing, how, turn) {
             self.counters().add(Counter::Forwarded, 1);
         }
+    }
+
+    /// An error about a connection that is not there: with `schedule_icmp` it opens one (`ip_vs_try_to_schedule`).
+    fn unknown_to_us<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        tuple: &Tuple<A>,
+        (port, packet, headers): (PortId, P, Headers),
+        turn: &mut Turn<'_, S>,
+    ) {
+        let settings = &turn.snapshot.settings;
+        if !settings.schedule_icmp || !matches!(tuple.protocol, protocol::TCP | protocol::UDP) {
+            return self.not_ours(port, packet, &headers, turn);
+        }
+        let opener = Opener {
+            tuple: *tuple,
+            hash: table.hash(tuple),
+            port,
+            client_mac: source_mac(packet.data()),
+            by_icmp: true,
+        };
+        let (to, how) = match self.open_for(table, &opener, turn) {
+            Ok(Opened::Connection(id)) => (table.line(id).destination(), How::of(table.line(id))),
+            Ok(Opened::Once(to, how)) => (to, how),
+            Err(Fate::NotOurs) => return self.not_ours(port, packet, &headers, turn),
+            Err(Fate::NoDestination) => return self.discard(packet, DropReason::NoDestination),
+            Err(Fate::Drop(reason)) => return self.discard(packet, reason),
+        };
+        self.error_to_destination((port, packet, headers), to, how, turn);
     }
 
     /// From a masqueraded server, or from a router on the way to it: the client hears it from the virtual address.
@@ -174,7 +215,7 @@ impl<P: Packet> Core<P> {
         let Error { mut packet, port, headers, quoted, .. } = error;
         let line = table.line(id);
         let receiver = headers.key(packet.data()).destination();
-        let local = turn.snapshot.routes.find(receiver).is_some_and(|route| route.next_hop == NextHop::Local);
+        let local = turn.snapshot.is_local(receiver);
         let hop = client_hop(line, turn.snapshot);
         if headers.ttl <= 1 && !local {
             return self.discard(packet, DropReason::TtlExceeded);

@@ -10,15 +10,15 @@ use super::parking::{Awaited, Parked};
 use super::{Learned, Slot, Turn};
 use crate::address::Address;
 use crate::connection::tcp::{self, Sender};
-use crate::connection::{ConnectionId, Line, Table};
+use crate::connection::{ConnectionId, Found, Line, Table, flags as connection_flags};
 use crate::counters::DropReason;
 use crate::engine::{Core, Redirect, Redirected, Sink};
 use crate::flow::protocol;
-use crate::id::PortId;
+use crate::id::{DestinationSlot, PortId};
 use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::Report;
 use crate::packet::rewrite::{End, replace};
-use crate::packet::{Headers, Packet, tcp as flags};
+use crate::packet::{Headers, Packet, WireAddress, tcp as flags};
 use crate::snapshot::{NextHop, Snapshot};
 use std::net::IpAddr;
 
@@ -95,6 +95,34 @@ impl<P: Packet> Core<P> {
         replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
         *forwarded += u64::from(self.to_client(packet, slot.port, headers, hop, turn));
+    }
+
+    /// A packet that no service wants may be a reply that a server sends itself in the name of an address that is not the
+    /// director's own, past which the kernel would let it go: the connection hears of it, and the host's routes lead on.
+    pub(super) fn overhear<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        packet: &P,
+        headers: &Headers,
+        turn: &Turn<'_, S>,
+    ) {
+        let request = A::tuple(headers, packet.data()).reversed();
+        let snapshot = turn.snapshot;
+        let virtual_ =
+            snapshot.marks.cover(&request) || snapshot.virtual_addresses.contains(request.destination.ip());
+        if !virtual_ || snapshot.is_local(request.destination.ip()) {
+            return;
+        }
+        let found = table.find(table.hash(&request), &request).filter(|found| !found.reverse);
+        let Some(Found { id, .. }) = found.filter(|found| !table.line(found.id).is_expired(turn.now)) else {
+            return;
+        };
+        let line = table.line(id);
+        let past_us = line.flags() & connection_flags::METHOD != connection_flags::MASQUERADE;
+        if past_us && line.destination() != DestinationSlot::NONE {
+            self.shared.destinations.of(self.id, line.destination()).count_out(headers.ip_length.into());
+            self.track_reply(table, id, headers, turn);
+        }
     }
 
     /// A packet of no connection, which no service wants either.
@@ -187,7 +215,8 @@ impl<P: Packet> Core<P> {
         let line = table.line(id);
         let mut state = line.state();
         if headers.protocol == protocol::TCP && !headers.later_fragment() {
-            let (new, flags) = tcp::next(state, line.flags(), Sender::Server, headers.tcp_flags, false);
+            let (new, flags) =
+                tcp::next(state, line.flags(), Sender::Server, headers.tcp_flags, self.defence.secure_tcp);
             line.set_flags(flags);
             if new != state {
                 self.change_state(line, state, new);

@@ -1,17 +1,21 @@
 //! Stage 4, schedule: a packet without a connection looks for a service, a template and a destination.
 
+use super::forward::How;
 use super::{Slot, Turn};
 use crate::address::Address;
 use crate::connection::tcp::{self, State};
-use crate::connection::{ConnectionId, Found, Line, NewConnection, Table, flags};
+use crate::connection::{ConnectionId, FlowHash, Line, NewConnection, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, port, protocol};
-use crate::id::{DestinationSlot, Ticks};
+use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler::{self, Own, Request};
-use crate::snapshot::{DestinationView, Method, Persistence, ServiceView, Snapshot};
-use crate::template::{TemplateError, TemplateHandle, TemplateKey};
+use crate::snapshot::{DestinationView, Method, ServiceView, Snapshot};
+use crate::template::TemplateHandle;
+
+/// Milliseconds that a connection lives whose first packet has not been tracked: one opened by an ICMP error.
+const UNTRACKED: u32 = 3_000;
 
 /// Why no connection was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,48 +24,40 @@ pub(super) enum Fate {
     NotOurs,
     /// The service has no usable destination.
     NoDestination,
-    /// Something is full.
+    /// Something is full, or `drop_packet` is at work.
     Drop(DropReason),
 }
 
+/// What became of a packet that a service wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// There is a connection now.
+    Connection(ConnectionId),
+    /// One-packet scheduling: this packet goes there, and nothing remains.
+    Once(DestinationSlot, How),
+}
+
+/// What opens a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opener<A> {
+    /// From the client to the virtual service.
+    pub(super) tuple: Tuple<A>,
+    pub(super) hash: FlowHash,
+    pub(super) port: PortId,
+    pub(super) client_mac: [u8; 6],
+    /// An ICMP error about such a connection, not a packet of it (`schedule_icmp`).
+    pub(super) by_icmp: bool,
+}
+
 /// The destination of a new connection.
-struct Choice {
-    slot: DestinationSlot,
-    template: Option<TemplateHandle>,
+pub(super) struct Choice {
+    pub(super) slot: DestinationSlot,
+    pub(super) template: Option<TemplateHandle>,
     /// Its place in the shared counts is reserved already.
-    reserved: bool,
+    pub(super) reserved: bool,
 }
 
 impl<P: Packet> Core<P> {
-    /// Whether a connection that was found takes this packet. If not it is closed, and the packet looked at afresh.
-    #[inline(always)]
-    pub(super) fn usable<A: Address, S: Sink<P>>(
-        &mut self,
-        table: &mut Table<A>,
-        found: Found,
-        headers: &Headers,
-        turn: &mut Turn<'_, S>,
-    ) -> bool {
-        let line = table.line(found.id);
-        let expired = line.is_expired(turn.now);
-        let snapshot = turn.snapshot;
-        // A server that was removed goes on answering, and its SYN opens nothing.
-        let orphaned = snapshot.settings.expire_nodest_conn
-            && !found.reverse
-            && snapshot.destination(line.destination()).is_none_or(|destination| !destination.available);
-        if expired
-            || orphaned
-            || (headers.tcp_flags & tcp_flags::SYN != 0
-                && !found.reverse
-                && is_reused(table, found, snapshot))
-        {
-            self.account_closed(table.line(found.id), turn.snapshot, turn.now);
-            table.close(found.id);
-            return false;
-        }
-        true
-    }
-
     /// Opens a connection for the packet, where a service wants it.
     #[cold]
     pub(super) fn open<A: WireAddress, S: Sink<P>>(
@@ -70,29 +66,61 @@ impl<P: Packet> Core<P> {
         packet: &P,
         slot: &Slot<P>,
         turn: &mut Turn<'_, S>,
-    ) -> Result<ConnectionId, Fate> {
-        let tuple = A::tuple(&slot.headers, packet.data());
-        let source_port = tuple.source_port;
-        let snapshot = turn.snapshot;
-        let service = snapshot.service_of(&tuple, slot.port).ok_or(Fate::NotOurs)?;
-        let service = snapshot.service(service).ok_or(Fate::NotOurs)?;
-        let from_nowhere = slot.headers.martian_source(packet.data());
-        if source_port == port::FTP_DATA || from_nowhere || !opens(&slot.headers, snapshot) {
+    ) -> Result<Opened, Fate> {
+        let data = packet.data();
+        if slot.headers.martian_source(data) || !opens(&slot.headers, turn.snapshot) {
             return Err(Fate::NotOurs);
         }
-        let choice = match service.persistence {
-            Some(persistence) => self.choose_persistent(service, persistence, &tuple, turn),
+        let request = Opener {
+            tuple: A::tuple(&slot.headers, data),
+            hash: slot.hash,
+            port: slot.port,
+            client_mac: source_mac(data),
+            by_icmp: false,
+        };
+        self.open_for(table, &request, turn)
+    }
+
+    /// The same, with all that is needed of the packet.
+    pub(super) fn open_for<A: Address, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        request: &Opener<A>,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<Opened, Fate> {
+        let tuple = &request.tuple;
+        let service = turn.snapshot.service_of(tuple, request.port).ok_or(Fate::NotOurs)?;
+        let service = turn.snapshot.service(service).ok_or(Fate::NotOurs)?;
+        if self.defence.drops_packet() {
+            return Err(Fate::Drop(DropReason::Defence));
+        }
+        // FTP's data connections are opened by the server.
+        if tuple.source_port == port::FTP_DATA {
+            return Err(Fate::NotOurs);
+        }
+        let chosen = match service.persistence {
+            Some(persistence) => self.choose_persistent(service, persistence, tuple, turn),
+            // Another port than the service's: only a persistent service takes those.
+            None if service.key.mark() == 0 && service.key.port() != tuple.destination_port => {
+                Err(Fate::NoDestination)
+            }
             None => {
-                let scheduled = self.schedule(service, &tuple, turn.now);
+                let scheduled = self.schedule(service, tuple, turn.now);
                 scheduled.map(|(slot, reserved)| Choice { slot, template: None, reserved })
             }
-        }?;
-        let client_mac = source_mac(packet.data());
-        self.commit(table, &tuple, slot, client_mac, &choice, turn)
+        };
+        match chosen {
+            Ok(choice) if service.one_packet && tuple.protocol == protocol::UDP => {
+                Ok(self.use_once(&choice, service, tuple.destination_port, turn))
+            }
+            Ok(choice) => self.commit(table, request, service, &choice, turn).map(Opened::Connection),
+            Err(Fate::NoDestination) => self.leave(table, request, service, turn),
+            Err(fate) => Err(fate),
+        }
     }
 
     /// The scheduler's choice, with its place in a bounded destination reserved.
-    fn schedule<A: Address>(
+    pub(super) fn schedule<A: Address>(
         &mut self,
         service: &ServiceView,
         tuple: &Tuple<A>,
@@ -127,99 +155,86 @@ impl<P: Packet> Core<P> {
         Err(Fate::NoDestination)
     }
 
-    /// A persistent service: the client's template decides, whatever the destination's weight or load, and lives on for its
-    /// whole timeout from now; without a template the scheduler decides and a template remembers it.
-    fn choose_persistent<A: Address, S: Sink<P>>(
+    /// The service has nobody for the packet (`ip_vs_leave`).
+    fn leave<A: Address, S: Sink<P>>(
         &mut self,
+        table: &mut Table<A>,
+        request: &Opener<A>,
         service: &ServiceView,
-        persistence: Persistence,
-        tuple: &Tuple<A>,
         turn: &mut Turn<'_, S>,
-    ) -> Result<Choice, Fate> {
-        let (client, virtual_address) = (tuple.source, tuple.destination);
-        let key =
-            TemplateKey::new(tuple.protocol, client, persistence.mask, virtual_address, service.key.port());
-        let shared = self.shared.clone();
-        if let Some((handle, slot)) = shared.templates.find(&key, turn.now) {
-            if takes_templates(slot, turn.snapshot) {
-                shared.templates.restart(handle, turn.now);
-                self.counters().add(Counter::TemplateHits, 1);
-                return Ok(self.by_template(service, slot, handle));
-            }
-            shared.templates.invalidate(handle);
+    ) -> Result<Opened, Fate> {
+        let Tuple { destination, destination_port, .. } = request.tuple;
+        let elsewhere = || !destination.ip().is_multicast() && !turn.snapshot.is_local(destination.ip());
+        if turn.snapshot.settings.cache_bypass && service.key.mark() != 0 && elsewhere() {
+            let choice = Choice { slot: DestinationSlot::NONE, template: None, reserved: false };
+            return self.commit(table, request, service, &choice, turn).map(Opened::Connection);
         }
-        let (slot, reserved) = self.schedule(service, tuple, turn.now)?;
-        match shared.templates.insert(&key, slot, persistence.timeout, turn.now) {
-            Ok((handle, winner, inserted)) => {
-                if inserted {
-                    shared
-                        .destinations
-                        .shared(slot)
-                        .templates
-                        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                }
-                if winner == slot {
-                    return Ok(Choice { slot, template: Some(handle), reserved });
-                }
-                if reserved {
-                    shared.destinations.release(slot);
-                }
-                Ok(self.by_template(service, winner, handle))
-            }
-            Err(error) => {
-                if reserved {
-                    shared.destinations.release(slot);
-                }
-                Err(Fate::Drop(match error {
-                    TemplateError::Full => DropReason::TemplateFull,
-                    TemplateError::Busy => DropReason::TemplateBusy,
-                }))
-            }
+        if service.key.port() == port::FTP && destination_port != port::FTP {
+            return Err(Fate::NotOurs);
         }
+        Err(if request.by_icmp { Fate::Drop(DropReason::NoDestination) } else { Fate::NoDestination })
     }
 
-    /// A template's destination takes the connection above its threshold too; the count still reaches it.
-    fn by_template(&self, service: &ServiceView, slot: DestinationSlot, template: TemplateHandle) -> Choice {
-        if service.shared_counts {
-            self.shared.destinations.fold(self.id, slot);
-        }
-        Choice { slot, template: Some(template), reserved: false }
+    /// One-packet scheduling: a connection that is closed as soon as it was opened.
+    fn use_once<S: Sink<P>>(
+        &self,
+        choice: &Choice,
+        service: &ServiceView,
+        asked_for: u16,
+        turn: &Turn<'_, S>,
+    ) -> Opened {
+        let view = turn.snapshot.destination(choice.slot).copied().unwrap_or_default();
+        let activity = tcp::activity(State::Udp);
+        let destinations = &self.shared.destinations;
+        destinations.opened(self.id, choice.slot, activity, choice.reserved);
+        destinations.closed(self.id, choice.slot, activity, view.upper_threshold, view.lower_threshold);
+        self.counters().add(Counter::ConnectionsOpened, 1);
+        self.counters().add(Counter::ConnectionsClosed, 1);
+        let how = match view.method {
+            Method::Direct => How::Direct,
+            Method::Masquerade => {
+                How::Masquerade { server: view.server, port: server_port(&view, service, asked_for) }
+            }
+            Method::Tunnel(_) => How::Tunnel,
+        };
+        Opened::Once(choice.slot, how)
     }
 
     /// Makes the connection and counts it.
-    fn commit<A: WireAddress, S: Sink<P>>(
+    fn commit<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        tuple: &Tuple<A>,
-        slot: &Slot<P>,
-        client_mac: [u8; 6],
+        request: &Opener<A>,
+        service: &ServiceView,
         choice: &Choice,
         turn: &mut Turn<'_, S>,
     ) -> Result<ConnectionId, Fate> {
+        let tuple = &request.tuple;
         let template = choice.template.filter(|handle| self.shared.templates.attach(*handle));
         let state = tcp::initial(tuple.protocol);
         let view = turn.snapshot.destination(choice.slot);
-        let method = view.map_or(Method::Direct, |view| view.method);
+        let timeout = if request.by_icmp { UNTRACKED } else { tcp::timeout(state, &turn.snapshot.timeouts) };
         let new = NewConnection {
             tuple: *tuple,
-            server: view.and_then(|view| A::from_ip(view.server)).unwrap_or(tuple.destination),
-            server_port: view
-                .map_or(0, |view| server_port(view, tuple.destination_port, choice, turn.snapshot)),
+            server: view.and_then(|view| A::from_ip(view.server)).unwrap_or_else(|| A::from_words([0; 4])),
+            server_port: view.map_or(0, |view| server_port(view, service, tuple.destination_port)),
             state,
-            flags: method.flags() | flags::INACTIVE,
-            timeout: tcp::timeout(state, &turn.snapshot.timeouts),
+            flags: flags::INACTIVE | view.map_or(flags::BYPASS, |view| view.method.flags()),
+            timeout,
             destination: choice.slot,
             template: template.map_or(Line::<A>::NONE, TemplateHandle::index),
             side: Line::<A>::NONE,
-            client_mac,
-            ingress: slot.port,
-            both_directions: method == Method::Masquerade,
+            client_mac: request.client_mac,
+            ingress: request.port,
+            both_directions: view.is_some_and(|view| view.method == Method::Masquerade),
         };
-        let opened = table.open(slot.hash, &new, turn.now);
+        let opened = table.open(request.hash, &new, turn.now);
         let destinations = &self.shared.destinations;
         match opened {
             Ok(id) => {
-                destinations.opened(self.id, choice.slot, tcp::activity(state), choice.reserved);
+                if view.is_some() {
+                    destinations.opened(self.id, choice.slot, tcp::activity(state), choice.reserved);
+                }
                 self.counters().add(Counter::ConnectionsOpened, 1);
                 Ok(id)
             }
@@ -236,12 +251,11 @@ impl<P: Packet> Core<P> {
     }
 }
 
-/// The port at the server's end. Without one of its own the destination keeps the port that was asked for; a persistent service
-/// of many ports keeps it for all but its own.
-fn server_port(destination: &DestinationView, asked: u16, choice: &Choice, snapshot: &Snapshot) -> u16 {
-    let service = || snapshot.service(destination.service);
-    let kept = choice.template.is_some() && service().is_some_and(|service| service.key.port() != asked);
-    if kept || destination.server_port == 0 { asked } else { destination.server_port }
+/// The port a connection has at its server: the server's, where the service has one port or none is persistent; the port the
+/// client asked for, where that is not the service's or the server has none of its own.
+fn server_port(view: &DestinationView, service: &ServiceView, asked_for: u16) -> u16 {
+    let own = service.persistence.is_none() || asked_for == service.key.port();
+    if own && view.server_port != 0 { view.server_port } else { asked_for }
 }
 
 /// Whether the packet may open a connection: any datagram, a SYN without RST, with `sloppy_tcp` anything but RST.
@@ -251,32 +265,4 @@ fn opens(headers: &Headers, snapshot: &Snapshot) -> bool {
     }
     headers.tcp_flags & tcp_flags::RST == 0
         && (headers.tcp_flags & tcp_flags::SYN != 0 || snapshot.settings.sloppy_tcp)
-}
-
-/// Whether a template may still lead to its destination.
-fn takes_templates(slot: DestinationSlot, snapshot: &Snapshot) -> bool {
-    snapshot.destination(slot).is_some_and(|destination| {
-        destination.available && !(destination.quiesced && snapshot.settings.expire_quiescent_template)
-    })
-}
-
-/// Whether a SYN means that the client uses its port again, so that the old connection gives way (`conn_reuse_mode`, and
-/// `expire_nodest_conn` for quiesced destinations). Connections that a template controls are kept.
-#[cold]
-fn is_reused<A: Address>(table: &Table<A>, found: Found, snapshot: &Snapshot) -> bool {
-    let line = table.line(found.id);
-    let settings = &snapshot.settings;
-    let quiesced =
-        || snapshot.destination(line.destination()).is_some_and(|destination| destination.quiesced);
-    if settings.expire_nodest_conn && quiesced() {
-        return true;
-    }
-    if line.template() != Line::<A>::NONE || settings.conn_reuse_mode == 0 {
-        return false;
-    }
-    match line.state() {
-        State::TimeWait | State::Close => true,
-        State::FinWait => settings.conn_reuse_mode & 2 != 0 && line.flags() & flags::NO_OUTPUT != 0,
-        _ => false,
-    }
 }

@@ -4,12 +4,11 @@ use super::Turn;
 use crate::address::Address;
 use crate::connection::tcp::{self, Sender, State};
 use crate::connection::{ConnectionId, Line, Table, flags};
-use crate::counters::{Activity, Counter};
+use crate::counters::Activity;
 use crate::engine::{Core, Sink};
 use crate::flow::protocol;
-use crate::id::Ticks;
+use crate::id::DestinationSlot;
 use crate::packet::{Headers, Packet};
-use crate::snapshot::Snapshot;
 
 impl<P: Packet> Core<P> {
     /// Moves the connection's state and marks it seen. The wheel is touched only when the timeout shrinks.
@@ -24,7 +23,8 @@ impl<P: Packet> Core<P> {
         let line = table.line(id);
         let mut state = line.state();
         if headers.protocol == protocol::TCP && !headers.later_fragment() {
-            let (new, _) = tcp::next(state, line.flags(), Sender::Client, headers.tcp_flags, false);
+            let (new, _) =
+                tcp::next(state, line.flags(), Sender::Client, headers.tcp_flags, self.defence.secure_tcp);
             if new != state {
                 self.change_state(line, state, new);
                 state = new;
@@ -39,24 +39,14 @@ impl<P: Packet> Core<P> {
         line.set_state(new);
         let activity = tcp::activity(new);
         if activity != tcp::activity(old) {
-            self.shared.destinations.changed(self.id, line.destination(), activity);
+            if line.destination() != DestinationSlot::NONE {
+                self.shared.destinations.changed(self.id, line.destination(), activity);
+            }
             let inactive = if activity == Activity::Inactive { flags::INACTIVE } else { 0 };
             line.set_flags(line.flags() & !flags::INACTIVE | inactive);
         }
         if new == State::Established && line.template() != Line::<A>::NONE {
             self.shared.templates.set_assured(line.template());
         }
-    }
-
-    /// Gives back what a connection held; the caller closes it.
-    pub(crate) fn account_closed<A: Address>(&self, line: &Line<A>, snapshot: &Snapshot, now: Ticks) {
-        let slot = line.destination();
-        let thresholds = snapshot.destination(slot).map(|view| (view.upper_threshold, view.lower_threshold));
-        let (upper, lower) = thresholds.unwrap_or_default();
-        self.shared.destinations.closed(self.id, slot, tcp::activity(line.state()), upper, lower);
-        if line.template() != Line::<A>::NONE {
-            self.shared.templates.release(line.template(), now);
-        }
-        self.counters().add(Counter::ConnectionsClosed, 1);
     }
 }

@@ -44,16 +44,20 @@ pub struct MarkRule {
 
 impl MarkRule {
     fn marks<A: Address>(&self, tuple: &Tuple<A>, port: PortId) -> bool {
+        self.covers(tuple) && self.port.is_none_or(|named| named == port)
+    }
+
+    /// Without looking at where the packet came in, which a reply does not show.
+    fn covers<A: Address>(&self, tuple: &Tuple<A>) -> bool {
         let within = |range: &Option<RangeInclusive<u16>>, number: u16| {
             range.as_ref().is_none_or(|range| range.contains(&number))
         };
         self.may_mark(tuple)
             && within(&self.source_ports, tuple.source_port)
             && within(&self.destination_ports, tuple.destination_port)
-            && self.port.is_none_or(|named| named == port)
     }
 
-    /// Without looking at what fragments and replies do not show.
+    /// Without looking at ports either, which a fragment does not show.
     fn may_mark<A: Address>(&self, tuple: &Tuple<A>) -> bool {
         let within = |prefix: &Option<Prefix>, address: A| match prefix {
             Some(prefix) => prefix.contains(address),
@@ -107,11 +111,23 @@ impl Marks {
         self.rules.iter().rev().find(|rule| rule.marks(tuple, port)).map_or(0, |rule| rule.mark)
     }
 
-    /// Whether a client's packet with these addresses may be marked, now or before a rule went.
-    #[cold]
+    /// Whether a client's packet of this tuple is marked when it comes in by the right port, or was before a rule went.
+    #[inline]
     #[must_use]
     pub fn cover<A: Address>(&self, tuple: &Tuple<A>) -> bool {
-        self.rules.iter().chain(&*self.former).any(|rule| rule.mark != 0 && rule.may_mark(tuple))
+        !self.is_empty() && self.any(|rule| rule.covers(tuple))
+    }
+
+    /// Whether that may be, by addresses and protocol alone.
+    #[inline]
+    #[must_use]
+    pub fn may_cover<A: Address>(&self, tuple: &Tuple<A>) -> bool {
+        !self.is_empty() && self.any(|rule| rule.may_mark(tuple))
+    }
+
+    #[cold]
+    fn any(&self, is_it: impl Fn(&MarkRule) -> bool) -> bool {
+        self.rules.iter().chain(&*self.former).any(|rule| rule.mark != 0 && is_it(rule))
     }
 }
 
@@ -203,7 +219,9 @@ mod tests {
             ..rule(1)
         };
         let rules = Marks::new(Arc::default(), [web].into());
-        assert!(rules.cover(&tuple("172.31.255.255", 0, 6)) && !rules.cover(&tuple("172.32.0.0", 0, 6)));
+        assert!(rules.cover(&tuple("172.31.255.255", 80, 6)) && !rules.cover(&tuple("172.32.0.0", 80, 6)));
+        let piece = tuple("172.31.255.255", 0, 6);
+        assert!(rules.may_cover(&piece) && !rules.cover(&piece) && !Marks::default().may_cover(&piece));
         assert_eq!(rules.of(&tuple("172.16.0.1", 80, 6), PORT), 0);
     }
 }

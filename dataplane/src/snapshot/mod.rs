@@ -116,6 +116,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Behaviour, by the kernel's sysctl names.
     pub settings: Settings,
+    /// The last revision that removed a destination under `expire_nodest_conn`: its connections are to be closed.
+    pub orphaned_in: u64,
     /// The last services whose counts became shared, or that share them in a new generation, with the revision that did it, the
     /// oldest first.
     pub sharing: Arc<[(u64, ServiceSlot)]>,
@@ -141,6 +143,7 @@ impl Snapshot {
             ports,
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            orphaned_in: 0,
             sharing: Arc::default(),
         }
     }
@@ -172,6 +175,13 @@ impl Snapshot {
             }
         }
         self.index.find(tuple.protocol, tuple.destination.ip(), tuple.destination_port)
+    }
+
+    /// Whether an address is the director's own: its routes say so, or a service has it. What mark rules match may be anybody's.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.virtual_addresses.contains(address)
+            || self.routes.find(address).is_some_and(|route| route.next_hop == NextHop::Local)
     }
 
     /// The service of a slot.

@@ -21,6 +21,8 @@ pub(super) const ASSURED: u64 = 1 << 33;
 pub(super) const INVALID: u64 = 1 << 34;
 /// Not in the index any more; freed by the sweep alone.
 const UNLINKED: u64 = 1 << 35;
+/// Over before its time, as soon as it controls nothing.
+const DROPPED: u64 = 1 << 36;
 const GENERATION: u32 = 40;
 
 /// A template's state in one word, so that counting a connection and freeing the entry exclude each other: controlled
@@ -92,7 +94,7 @@ impl Entry {
 
     /// Whether `state`, read before, is that of a template that is over: nothing is controlled and its time is up.
     fn over(&self, state: State, now: Ticks) -> bool {
-        state.controlled() == 0 && now.reached(self.expires())
+        state.controlled() == 0 && (state.is(DROPPED) || now.reached(self.expires()))
     }
 
     pub(super) fn key(&self) -> TemplateKey {
@@ -172,6 +174,19 @@ impl Entry {
                 Some(_) => spin_loop(),
             }
         }
+    }
+
+    pub(super) fn destination(&self) -> Option<DestinationSlot> {
+        let state = self.state();
+        let destination = DestinationSlot(self.destination.load(Relaxed));
+        (state.is(LIVE) && self.unchanged_since(state)).then_some(destination)
+    }
+
+    pub(super) fn drop_unused(&self, spare_assured: bool) -> bool {
+        self.update(self.generation(), |state| {
+            let kept = state.controlled() > 0 || (spare_assured && state.is(ASSURED));
+            (!kept).then_some(state.0 | DROPPED)
+        })
     }
 
     pub(super) fn set_flag(&self, generation: u32, flag: u64) -> bool {

@@ -62,6 +62,9 @@ pub struct TemplateKey {
 }
 
 impl TemplateKey {
+    /// The protocol of a mark's templates, which hold for every protocol.
+    pub const ANY_PROTOCOL: u8 = 0;
+
     /// The template of the clients that are alike under `mask` with a virtual service. Ports in host order.
     #[inline]
     #[must_use]
@@ -176,6 +179,19 @@ pub struct TemplateView {
     pub invalid: bool,
 }
 
+impl TemplateView {
+    /// The virtual port and the server's port as the kernel lists them, for a destination of port `server_port`: 65535 once the
+    /// template is invalid, 0 where it holds for every port.
+    #[must_use]
+    pub const fn ports(&self, server_port: u16) -> (u16, u16) {
+        match self.key.virtual_port() {
+            _ if self.invalid => (u16::MAX, u16::MAX),
+            0 => (0, 0),
+            port => (port, server_port),
+        }
+    }
+}
+
 /// The table. Read and written by all workers.
 #[derive(Debug)]
 pub struct Templates {
@@ -286,6 +302,18 @@ impl Templates {
     /// longer be found and lives on until it expires.
     pub fn invalidate(&self, handle: TemplateHandle) -> bool {
         self.entry(handle).is_some_and(|entry| entry.set_flag(handle.generation, entry::INVALID))
+    }
+
+    /// The destination of the template at `index`; `None` when there is none.
+    #[must_use]
+    pub fn destination(&self, index: u32) -> Option<DestinationSlot> {
+        self.entries.get(index as usize)?.destination()
+    }
+
+    /// Ends the template at `index` before its time, unless it controls a connection, or one of its connections was established
+    /// and such are to be spared. Whether it ends.
+    pub fn drop_unused(&self, index: u32, spare_assured: bool) -> bool {
+        self.entries.get(index as usize).is_some_and(|entry| entry.drop_unused(spare_assured))
     }
 
     /// Looks at the next `budget` entries and frees those that have expired; `expired` gets the destination of each, whose

@@ -2,10 +2,11 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every scenario file uses its part")]
 
 use dataplane::bench::{Director, DirectorConfig, Frame, Outcome};
+use dataplane::counters::DestinationTotals;
 use dataplane::id::{PortId, WorkerId};
 use dataplane::packet::{HeapPacket, tcp};
 use dataplane::snapshot::editor::{DestinationSpec, Editor, Limits, ServiceSpec};
-use dataplane::snapshot::{ClientMask, NextHop, Persistence, PortView, SchedulerKind, ServiceKey};
+use dataplane::snapshot::{ClientMask, NextHop, Persistence, PortView, SchedulerKind, ServiceKey, Settings};
 use std::net::{IpAddr, SocketAddr};
 
 pub const VIP: &str = "192.168.132.254";
@@ -138,6 +139,30 @@ pub fn fin(client: u16) -> Vec<u8> {
 }
 
 impl Lab {
+    /// Changes the settings.
+    pub fn set(&mut self, settings: Settings) {
+        self.editor.set_settings(settings);
+        self.publish();
+    }
+
+    /// Changes the weight of a destination of the web service.
+    pub fn weigh(&mut self, address: IpAddr, weight: u32) {
+        let found = self.editor.find_destination(&tcp_key(80), address, 80).unwrap();
+        self.editor.edit_destination(&tcp_key(80), DestinationSpec { weight, ..found.spec }).unwrap();
+        self.publish();
+    }
+
+    /// A destination that takes at most `upper` connections.
+    pub fn limited(&mut self, key: ServiceKey, address: IpAddr, upper: u32) {
+        self.destination_with(key, DestinationSpec { upper, ..DestinationSpec::new(address, key.port(), 1) });
+    }
+
+    /// What was counted for a destination.
+    pub fn totals(&self, key: &ServiceKey, address: IpAddr) -> DestinationTotals {
+        let found = self.editor.find_destination(key, address, key.port()).unwrap();
+        self.director.shared.destinations.totals(found.slot)
+    }
+
     pub fn leap_checked(&mut self, milliseconds: u32) {
         self.director.leap(milliseconds);
         self.director.pass(200);

@@ -458,6 +458,9 @@ impl Editor {
     fn discard(&mut self, slot: DestinationSlot, revision: u64) {
         self.destinations[slot.index()].life =
             Life::Trashed { removed_in: revision, unreferenced_since: None };
+        if self.draft.settings.expire_nodest_conn {
+            self.draft.orphaned_in = revision;
+        }
         self.threshold_changes.remove(&slot);
         self.trash.insert(slot);
         self.describe(slot);
