@@ -233,7 +233,7 @@ impl<P: Packet> Core<P> {
             return self.discard(packet, DropReason::Segments);
         }
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
-        let sent = self.to_client(packet, port, &headers, hop, turn);
+        let sent = self.send_to_client(packet, port, &headers, hop, turn);
         self.counters().add(Counter::Forwarded, u64::from(sent));
     }
 
@@ -303,7 +303,7 @@ impl<P: Packet> Core<P> {
             // The kernel counts the quote and the message it becomes.
             let length = frame.total_length().saturating_sub(refused.headers.network.into());
             self.shared.destinations.of(self.id, slot).count_out(length as u64);
-            self.to_client(frame, refused.port, &refused.headers, hop, turn);
+            self.send_to_client(frame, refused.port, &refused.headers, hop, turn);
         }
         self.discard(refused.packet, refused.reason);
     }

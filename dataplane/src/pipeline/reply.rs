@@ -94,7 +94,7 @@ impl<P: Packet> Core<P> {
         let data = packet.data_mut();
         replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
-        *forwarded += u64::from(self.to_client(packet, slot.port, headers, hop, turn));
+        *forwarded += u64::from(self.send_to_client(packet, slot.port, headers, hop, turn));
     }
 
     /// A packet that no service wants may be a reply that a server sends itself in the name of an address that is not the
@@ -163,7 +163,7 @@ impl<P: Packet> Core<P> {
     }
 
     /// Sends a packet that is done to the client; `false` when it has to wait.
-    pub(super) fn to_client<S: Sink<P>>(
+    pub(super) fn send_to_client<S: Sink<P>>(
         &mut self,
         mut packet: P,
         ingress: PortId,

@@ -83,9 +83,7 @@ impl ServerSet {
     #[inline]
     #[must_use]
     pub fn find(&self, protocol: u8, address: IpAddr, port: u16) -> Option<Server> {
-        if self.addresses.get(&address).is_none() {
-            return None;
-        }
+        self.addresses.get(&address)?;
         let named = |protocol, port| self.servers.get(&ServerKey { address, protocol, port });
         let found = [named(protocol, port), named(protocol, 0), named(0, 0)];
         found
@@ -107,7 +105,6 @@ impl ServerSet {
             Some(server) => Server {
                 places: server.places + 1,
                 service: server.service.filter(|_| server.service == service),
-                ..server
             },
             None => Server { places: 1, service },
         };

@@ -71,7 +71,7 @@ pub(super) struct LookUp<A: Address> {
 impl<A: Address> LookUp<A> {
     /// A table of this capacity with all flows in it.
     pub(super) fn new(shape: &Shape, capacity: u32, burst: usize, now: Ticks) -> Result<Self> {
-        let size = Size { capacity, both_directions: false };
+        let size = Size { capacity, both_directions: true };
         let region = Region::anonymous(size.footprint::<A>().total())?;
         let mut table = Table::<A>::create(region, size, HashKey([3, 5]), now)?;
         for flow in 0..shape.flows {

@@ -82,7 +82,7 @@ fn measure<A: Address>(
     // As a worker's shard: an eighth more than what it is meant for.
     let capacity = u32::try_from((shape.flows + shape.flows / 8).max(LEAST_CAPACITY))
         .context("more connections than one table takes")?;
-    let bytes = Size { capacity, both_directions: false }.footprint::<A>().total();
+    let bytes = Size { capacity, both_directions: true }.footprint::<A>().total();
     let bytes_per_connection = bytes as f64 / f64::from(capacity);
     progress.step(&format!(
         "{} flows: a table for {} connections in {} MiB, {bytes_per_connection:.1} bytes each",
