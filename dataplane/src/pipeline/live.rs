@@ -116,7 +116,7 @@ impl<P: Packet> Core<P> {
         let via = route.via.unwrap_or(address);
         let hop = ClientHop { next_hop: route.next_hop, via, port: route.port, mtu: route.mtu };
         let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-        *forwarded += u64::from(self.to_client(packet, slot.port, headers, hop, turn));
+        *forwarded += u64::from(self.send_to_client(packet, slot.port, headers, hop, turn));
     }
 
     /// Gives back what a connection held; the caller closes it.
