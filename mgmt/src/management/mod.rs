@@ -329,4 +329,6 @@ impl Management {
 }
 
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod tests;
