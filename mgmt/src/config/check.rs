@@ -428,7 +428,6 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::MaglevAlone(_) => "scheduler",
         Refusal::MaglevSize(_) => "mh_size",
         Refusal::NoProtocol(_) => "protocol",
-        Refusal::NotYet(_) => "one_packet",
         Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };

@@ -4,7 +4,6 @@
 //! touches before and after. Nothing has happened yet, so that a snapshot can be compiled from the plan and the plan
 //! forgotten if that fails. *Committing* the plan cannot fail. Untouched services are shared, never copied.
 
-mod abilities;
 mod change;
 mod diff;
 mod flags;

@@ -50,9 +50,6 @@ pub enum Refusal {
     /// Not a protocol this director forwards.
     #[error("services of protocol {0} are not forwarded; this director has tcp and udp")]
     NoProtocol(Protocol),
-    /// Something this director does not have.
-    #[error("this director does not have {0}")]
-    NotYet(&'static str),
     /// Not the name of a forwarding method.
     #[error("there is no forwarding method `{0}`; write direct, masquerade or tunnel")]
     UnknownMethod(String),
@@ -202,7 +199,6 @@ impl Refusal {
             Self::NoMarkRule(_) => ("no_mark_rule", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
             Self::NoProtocol(_) => ("not_supported", "EPROTONOSUPPORT"),
-            Self::NotYet(_) => ("not_supported", "EOPNOTSUPP"),
             Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
             Self::Timeout { .. } => ("out_of_range", "EINVAL"),
             Self::UnknownMethod(_)

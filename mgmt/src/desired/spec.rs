@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::key::key_of_fields;
 use super::maglev::maglev;
-use super::{ClientMask, Family, MaglevOrder, Method, Refusal, SchedulerFlags, ServiceKey, abilities};
+use super::{ClientMask, Family, MaglevOrder, Method, Refusal, SchedulerFlags, ServiceKey};
 use crate::address::{Endpoint, Protocol, Server};
 
 /// Greatest weight, as in the kernel (a signed 32-bit number).
@@ -224,16 +224,20 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// An unusable address, a mask that does not fit, something the data path cannot do.
+    /// An unusable address, a mask that does not fit, a protocol that is not forwarded.
     pub fn without_destinations(spec: &ServiceSpec) -> Result<Self, Refusal> {
         let key = spec.key;
-        abilities::key(key)?;
-        if let ServiceKey::Address { address, .. } = key
-            && !usable_address(address.ip)
-        {
-            return Err(Refusal::UnusableAddress(address.ip));
+        match key {
+            // Its connections are not tracked.
+            ServiceKey::Address { protocol: protocol @ Protocol::Sctp, .. } => {
+                return Err(Refusal::NoProtocol(protocol));
+            }
+            ServiceKey::Address { address, .. } if !usable_address(address.ip) => {
+                return Err(Refusal::UnusableAddress(address.ip));
+            }
+            _ => {}
         }
-        let service = Self {
+        Ok(Self {
             key,
             scheduler: spec.scheduler,
             scheduler_flags: spec.scheduler_flags,
@@ -241,16 +245,7 @@ impl Service {
             one_packet: spec.one_packet,
             persistence: persistence(key, spec.persistent, spec.netmask)?,
             destinations: Vec::new(),
-        };
-        service.check()?;
-        Ok(service)
-    }
-
-    /// # Errors
-    ///
-    /// Something the data path cannot do.
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
-        abilities::one_packet(self.one_packet)
+        })
     }
 
     /// The place of the destination a command names, which may leave the service's port away.

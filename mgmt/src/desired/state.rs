@@ -290,7 +290,6 @@ impl Desired {
         after.one_packet = edit.one_packet.unwrap_or(before.one_packet);
         after.scheduler_flags = edit.scheduler_flags.unwrap_or(before.scheduler_flags);
         after.maglev = maglev(after.scheduler, before.maglev, edit.mh_size, edit.mh_order)?;
-        after.check()?;
         Ok(Draft::edit(before, after))
     }
 

@@ -191,6 +191,7 @@ fn a_direct_servers_other_port_is_a_name_and_a_note_says_that_it_is_no_more() {
 fn editing_a_service_changes_only_what_is_named() {
     let mut desired = state_with(&[1]);
     let nothing = ServiceEdit::of(key(254, 80));
+    make(&mut desired, &Change::ServiceEdit(ServiceEdit { one_packet: Some(true), ..nothing })).unwrap();
     let edit = ServiceEdit { persistent: Some(120), netmask: Some(ClientMask::Prefix(24)), ..nothing };
     make(&mut desired, &Change::ServiceEdit(edit)).unwrap();
     let only_time = ServiceEdit { persistent: Some(60), ..nothing };
@@ -198,7 +199,7 @@ fn editing_a_service_changes_only_what_is_named() {
     let held = desired.service(key(254, 80)).unwrap();
     let mask = ClientMask::Ipv4(Ipv4Addr::new(255, 255, 255, 0));
     assert_eq!(held.persistence, Some(Persistence { timeout_s: 60, mask }));
-    assert_eq!(held.scheduler, Scheduler::Rr);
+    assert_eq!((held.scheduler, held.one_packet), (Scheduler::Rr, true));
     let none = ServiceEdit { persistent: Some(0), ..nothing };
     make(&mut desired, &Change::ServiceEdit(none)).unwrap();
     assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
@@ -291,17 +292,6 @@ fn a_masqueraded_destination_has_a_port_of_its_own_and_a_method_may_be_edited() 
     make(&mut desired, &Change::DestinationEdit(edit)).unwrap();
     let held = desired.service(key(254, 80)).unwrap().destinations[0];
     assert_eq!((held.method, held.server), (Method::Direct, "10.0.0.1:8080".parse().unwrap()));
-}
-
-#[test]
-fn what_the_data_path_cannot_do_yet_is_refused() {
-    let mut desired = state_with(&[]);
-    for change in [
-        add_service(ServiceSpec { one_packet: true, ..service(1) }),
-        Change::ServiceEdit(ServiceEdit { one_packet: Some(true), ..ServiceEdit::of(key(254, 80)) }),
-    ] {
-        assert_eq!(make(&mut desired, &change).unwrap_err().code().1, "EOPNOTSUPP", "{change}");
-    }
 }
 
 fn rule(mark: u32, to: &str) -> MarkRule {
