@@ -15,6 +15,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Lines looked at for one page: a page of an almost empty table ends early, with a cursor to go on.
 const LOOK_MAX: u32 = 1 << 20;
 
+/// As which ports the kernel lists a template that no connection uses any more.
+const INVALID_PORT: u16 = 65_535;
+
 /// Whom a slot serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
@@ -153,14 +156,19 @@ impl Part<'_> {
         let (views, next) = self.view.shared.templates.list(from, room, self.view.now);
         for view in views {
             let protocol = EntryProtocol::of(view.key.protocol());
-            let virtual_address = Endpoint { ip: view.key.virtual_address(), port: view.key.virtual_port() };
-            let unknown = Endpoint { ip: virtual_address.ip, port: 0 };
+            let port = if view.invalid { INVALID_PORT } else { view.key.virtual_port() };
+            let virtual_address = Endpoint { ip: view.key.virtual_address(), port };
             let served = self.servers.get(view.destination);
+            let mut destination =
+                served.map_or(Endpoint { ip: virtual_address.ip, port: 0 }, |served| served.server);
+            if view.invalid {
+                destination.port = INVALID_PORT;
+            }
             add(ConnectionEntry {
                 protocol,
                 client: Endpoint { ip: view.key.client(), port: 0 },
                 virtual_address,
-                destination: served.map_or(unknown, |served| served.server),
+                destination,
                 state: if view.assured { "ASSURED" } else { "NONE" }.to_owned(),
                 expires_ms: view.remaining.into(),
                 packets: 0,

@@ -14,6 +14,8 @@ use crate::protocol::{
 use dataplane::counters::Activity;
 use dataplane::engine::SharedLimits;
 use dataplane::id::WorkerId;
+use dataplane::snapshot::ClientMask;
+use dataplane::template::TemplateKey;
 
 const WORKERS: u8 = 2;
 
@@ -282,6 +284,48 @@ fn marks_reach_the_snapshot_and_a_rules_port_must_be_there() {
     assert_eq!(lab.services()[0].key, marked);
     let snapshot = lab.change(&Change::MarkRuleDelete(rule("eth0")));
     assert!(snapshot.marks.rules().is_empty());
+}
+
+#[test]
+fn templates_are_listed_as_the_kernel_lists_them() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1]);
+    let marked = ServiceKey::Mark { mark: 3.try_into().unwrap(), family: Family::Ipv4 };
+    let service = ServiceSpec {
+        destination: vec![DestinationSpec::new(server(2))],
+        ..ServiceSpec::new(marked, Scheduler::Rr)
+    };
+    lab.change(&Change::ServiceAdd(ServiceAdd { service }));
+    let templates = &lab.shared.templates;
+    let client = std::net::Ipv4Addr::new(10, 1, 0, 5);
+    let insert = |protocol, virtual_address: [u8; 4], port, of, to| {
+        let key = TemplateKey::new(protocol, client, ClientMask::HOST_V4, virtual_address.into(), port);
+        let slot = lab.management.find(of, server(to)).unwrap().slot;
+        templates.insert(&key, slot, 300_000, Ticks(0)).unwrap().0
+    };
+    let gone = insert(6, [192, 0, 2, 1], 80, key(1), 1);
+    insert(0, [0, 0, 0, 3], 0, marked, 2);
+    let list = |service| {
+        let query = ConnectionQuery { service, ..ConnectionQuery::default() };
+        match lab.answer(&Request::ConnectionList(query)).unwrap() {
+            Response::Connections(page) => page.connections,
+            other => panic!("{other:?}"),
+        }
+    };
+    let shown = |entries: Vec<crate::protocol::ConnectionEntry>| -> Vec<String> {
+        let one = |entry: crate::protocol::ConnectionEntry| {
+            let mark = entry.mark.map_or_else(String::new, |mark| format!(" mark {mark}"));
+            let (protocol, client) = (entry.protocol, entry.client);
+            format!("{protocol} {client} {} {}{mark}", entry.virtual_address, entry.destination)
+        };
+        entries.into_iter().map(one).collect()
+    };
+    let of_mark = "ip 10.1.0.5:0 0.0.0.3:0 10.0.0.2:80 mark 3";
+    assert_eq!(shown(list(Some(key(1)))), ["tcp 10.1.0.5:0 192.0.2.1:80 10.0.0.1:80"]);
+    assert_eq!(shown(list(Some(marked))), [of_mark]);
+    templates.invalidate(gone);
+    let all = ["tcp 10.1.0.5:0 192.0.2.1:65535 10.0.0.1:65535", of_mark];
+    assert_eq!(shown(list(None)), all);
 }
 
 #[test]
