@@ -28,6 +28,8 @@ pub use server::{Options, Server};
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
+mod mutation_tests;
+#[cfg(test)]
 mod server_tests;
 #[cfg(test)]
 mod testing;
