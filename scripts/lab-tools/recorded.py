@@ -47,6 +47,12 @@ def expected(text, omitted):
     return "".join(kept)
 
 
+def shell(line):
+    """ipvsadm is the wrapper; other programs that look at IPVS are run as it runs ipvsadm."""
+    plain = ["sh", "-c", line]
+    return plain if line.startswith("ipvsadm") else ["uvsctl", "exec", "--", *plain]
+
+
 def main():
     trace = sys.argv[1]
     explained_lines, omitted = differences(sys.argv[2])
@@ -55,7 +61,7 @@ def main():
         records = [record for record in map(json.loads, file) if record["op"] == "ctl"]
     for record in records:
         line = record["line"].removeprefix("ctl ")
-        done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False)
+        done = subprocess.run(shell(line), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False)
         recorded = record.get("text", "")
         if done.returncode == record["rc"] and same(line, done.stdout, expected(recorded, omitted)):
             equal += 1
