@@ -83,6 +83,49 @@ pub(crate) fn connect(fd: c_int) -> c_int {
     if status == 0 || crate::errno() == libc::EISCONN { 0 } else { -1 }
 }
 
+/// Whether there is a director: errno otherwise, `ENOENT` as on a kernel without IPVS where nobody listens.
+pub(crate) fn reach() -> Result<(), c_int> {
+    connected().map(drop)
+}
+
+/// A connected socket; errno as for [`reach`].
+pub(crate) fn connected() -> Result<Descriptor, c_int> {
+    let socket = Descriptor::new(socket(libc::SOCK_CLOEXEC))?;
+    if connect(socket.0) == 0 {
+        return Ok(socket);
+    }
+    Err(match crate::errno() {
+        error @ (libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => error,
+        _ => libc::ENOENT,
+    })
+}
+
+/// A descriptor of the library's own, which is closed in the end.
+pub(crate) struct Descriptor(pub(crate) c_int);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let before = crate::errno();
+        // SAFETY: the descriptor is ours alone.
+        unsafe { libc::close(self.0) };
+        crate::set_errno(before);
+    }
+}
+
+impl Descriptor {
+    /// What a call that makes a descriptor returned; errno where that is negative.
+    pub(crate) fn new(fd: c_int) -> Result<Self, c_int> {
+        if fd < 0 { Err(crate::errno()) } else { Ok(Self(fd)) }
+    }
+
+    /// The descriptor, which somebody else closes.
+    pub(crate) fn keep(self) -> c_int {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 
 use libc::{c_int, c_void};
 
-use crate::{endpoint, errno, next};
+use crate::endpoint::{self, Descriptor};
+use crate::{errno, next};
 
 /// The files that the kernel's IPVS has.
 const NAMES: [&str; 6] =
@@ -88,41 +89,11 @@ fn request(name: &str) -> Vec<u8> {
     message
 }
 
-/// A descriptor that is closed in the end.
-struct Descriptor(c_int);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        let before = errno();
-        // SAFETY: the descriptor is ours alone.
-        unsafe { libc::close(self.0) };
-        crate::set_errno(before);
-    }
-}
-
-impl Descriptor {
-    fn new(fd: c_int) -> Result<Self, c_int> {
-        if fd < 0 { Err(errno()) } else { Ok(Self(fd)) }
-    }
-
-    fn keep(self) -> c_int {
-        let fd = self.0;
-        std::mem::forget(self);
-        fd
-    }
-}
-
 /// A new descriptor at the start of the file's text, close-on-exec where `cloexec` says so; or errno.
 ///
 /// Without a director it is as on a kernel without IPVS: `ENOENT`.
 pub(crate) fn fetch(name: &str, cloexec: bool) -> Result<c_int, c_int> {
-    let socket = Descriptor::new(endpoint::socket(libc::SOCK_CLOEXEC))?;
-    if endpoint::connect(socket.0) != 0 {
-        return Err(match errno() {
-            error @ (libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => error,
-            _ => libc::ENOENT,
-        });
-    }
+    let socket = endpoint::connected()?;
     send(socket.0, &request(name))?;
     // SAFETY: the name is a C string.
     let file =

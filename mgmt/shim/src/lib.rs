@@ -8,7 +8,7 @@
 //!   joins a multicast group gets a socket of the kernel's in its place, so that what keepalived's scripts run works
 //!   as ever. Looking up IPVS always leads to uvsd.
 //! * **IPVS socket options**: `ENOPROTOOPT`, as on a kernel without IPVS; the tools use them when netlink has failed.
-//! * **`/proc/net/ip_vs*`** ([`opens`]): the text comes from uvsd, in a memfd.
+//! * **`/proc/net/ip_vs*`** ([`opens`], [`looks`]): the text comes from uvsd, in a memfd; they are there where uvsd is.
 //! * **`modprobe ip_vs`** ([`start`]): does nothing and succeeds. The tools run it when they find no IPVS, and
 //!   this library is loaded into it, too.
 //!
@@ -22,6 +22,7 @@
 mod address;
 mod endpoint;
 mod files;
+mod looks;
 mod next;
 mod opens;
 mod route;

@@ -88,6 +88,12 @@ type OpenChecked = unsafe extern "C" fn(*const c_char, c_int) -> c_int;
 type OpenAtChecked = unsafe extern "C" fn(c_int, *const c_char, c_int) -> c_int;
 type OpenStream = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
 type ReopenStream = unsafe extern "C" fn(*const c_char, *const c_char, *mut FILE) -> *mut FILE;
+type Access = unsafe extern "C" fn(*const c_char, c_int) -> c_int;
+type AccessAt = unsafe extern "C" fn(c_int, *const c_char, c_int, c_int) -> c_int;
+// The two kinds of `struct stat` are filled by libc; this library only hands the pointer on.
+type Stat = unsafe extern "C" fn(*const c_char, *mut c_void) -> c_int;
+type StatAt = unsafe extern "C" fn(c_int, *const c_char, *mut c_void, c_int) -> c_int;
+type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut c_void) -> c_int;
 
 next! {
     socket c"socket" (domain: c_int, kind: c_int, protocol: c_int) -> c_int as Socket, else fail(libc::ENOSYS);
@@ -122,4 +128,13 @@ next! {
     fopen64 c"fopen64" (path: *const c_char, mode: *const c_char) -> *mut FILE as OpenStream, else fail_stream(libc::ENOSYS);
     freopen c"freopen" (path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE as ReopenStream, else fail_stream(libc::ENOSYS);
     freopen64 c"freopen64" (path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE as ReopenStream, else fail_stream(libc::ENOSYS);
+    access c"access" (path: *const c_char, mode: c_int) -> c_int as Access, else fail(libc::ENOSYS);
+    faccessat c"faccessat" (directory: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int as AccessAt, else fail(libc::ENOSYS);
+    stat c"stat" (path: *const c_char, place: *mut c_void) -> c_int as Stat, else fail(libc::ENOSYS);
+    stat64 c"stat64" (path: *const c_char, place: *mut c_void) -> c_int as Stat, else fail(libc::ENOSYS);
+    lstat c"lstat" (path: *const c_char, place: *mut c_void) -> c_int as Stat, else fail(libc::ENOSYS);
+    lstat64 c"lstat64" (path: *const c_char, place: *mut c_void) -> c_int as Stat, else fail(libc::ENOSYS);
+    fstatat c"fstatat" (directory: c_int, path: *const c_char, place: *mut c_void, flags: c_int) -> c_int as StatAt, else fail(libc::ENOSYS);
+    fstatat64 c"fstatat64" (directory: c_int, path: *const c_char, place: *mut c_void, flags: c_int) -> c_int as StatAt, else fail(libc::ENOSYS);
+    statx c"statx" (directory: c_int, path: *const c_char, flags: c_int, mask: c_uint, place: *mut c_void) -> c_int as Statx, else fail(libc::ENOSYS);
 }

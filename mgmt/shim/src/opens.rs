@@ -11,7 +11,7 @@ use crate::{fail, fail_stream, files, next};
 /// # Safety
 ///
 /// `path` is null or a C string.
-unsafe fn named(directory: c_int, path: *const c_char) -> Option<&'static str> {
+pub(crate) unsafe fn named(directory: c_int, path: *const c_char) -> Option<&'static str> {
     if path.is_null() {
         return None;
     }

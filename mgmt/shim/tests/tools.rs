@@ -113,6 +113,30 @@ fn without_a_director_there_are_no_such_files() {
 }
 
 #[test]
+fn the_files_are_there_where_the_director_is() {
+    let tests = [
+        "[ -e /proc/net/ip_vs ]",
+        "[ -f /proc/net/ip_vs_stats ]",
+        "[ -r /proc/self/net/ip_vs_conn ]",
+        "[ ! -w /proc/net/ip_vs_nothing ]",
+        "stat /proc/net/ip_vs",
+        "ls -l /proc/net/ip_vs",
+        "cd /proc/net && [ -e ip_vs ]",
+        "[ -d /proc/net ] && [ -e /proc/net/dev ]",
+    ];
+    for shell in ["sh", "bash"].into_iter().filter(|shell| installed(shell)) {
+        let (director, absent) = (StandIn::new(), StandIn::absent());
+        for test in tests {
+            let (_, err, code) = outcome(&director.run(shell, &["-c", test]));
+            assert_eq!(code, Some(0), "{shell}: {test}: {err}");
+            let (.., code) = outcome(&absent.run(shell, &["-c", test]));
+            let without = test.contains("nothing") || test.contains("/dev ]");
+            assert_eq!(code == Some(0), without, "{shell}: {test}");
+        }
+    }
+}
+
+#[test]
 fn other_files_are_what_they_are() {
     let director = StandIn::new();
     let (out, ..) = outcome(&director.run("cat", &["/proc/self/net/protocols"]));
