@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::late::Late;
 use super::mask;
+use super::pieces::Piece;
 use super::text::{self, Remaining, Side};
 use super::trace::{Action, Emitted, LINKS, Record};
 
@@ -35,8 +36,6 @@ pub enum Item {
         whose: Whose,
         /// The line.
         line: String,
-        /// It is about entries whose time has passed and that the kernel's timers have not come to yet.
-        late: bool,
     },
     /// The exit statuses.
     Status {
@@ -50,6 +49,37 @@ pub enum Item {
         /// What exactly.
         what: String,
     },
+}
+
+/// Why an item may differ, as far as it takes more than the item itself to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// It is about entries whose time has passed and that the kernel's timers have not come to yet.
+    Late,
+    /// A piece of a datagram that one side sent on at once and the other when the datagram was whole: both did.
+    Piece,
+    /// A piece of a datagram that never became whole, or the connection that it belongs to.
+    Unfinished,
+    /// A connection that rr or wrr gave to another server, because every worker has a cursor of its own.
+    Cursor,
+}
+
+/// An item that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What.
+    pub item: Item,
+    /// What is known of it.
+    pub mark: Option<Mark>,
+    /// The rule that explains it.
+    pub rule: Option<String>,
+}
+
+impl From<Item> for Found {
+    fn from(item: Item) -> Self {
+        Self { item, mark: None, rule: None }
+    }
 }
 
 /// What we did in a record.
@@ -114,21 +144,33 @@ pub fn frames(record: &Record, ours: &[Emitted], own: &dyn Fn(IpAddr) -> bool) -
     items
 }
 
+/// Frames that face each other. Pieces of datagrams stand alone: theirs may come in another record.
+fn pairs(
+    kernel: Vec<Vec<u8>>,
+    ours: Vec<Vec<u8>>,
+) -> impl Iterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)> {
+    let alone = kernel.iter().chain(&ours).any(|frame| Piece::of(frame).is_some());
+    let count = if alone { kernel.len() + ours.len() } else { kernel.len().max(ours.len()) };
+    let skipped = if alone { kernel.len() } else { 0 };
+    let (mut kernel, mut ours) = (kernel.into_iter(), ours.into_iter());
+    (0..count).map(move |place| (kernel.next(), if place < skipped { None } else { ours.next() }))
+}
+
 /// Everything of a record.
 #[must_use]
-pub fn record(record: &Record, ours: &Outcome, context: &Context<'_>) -> Vec<Item> {
-    let mut items = frames(record, &ours.out, context.own);
-    items.extend(ours.unplayed.iter().map(|what| Item::Unplayed { what: what.clone() }));
+pub fn record(record: &Record, ours: &Outcome, context: &Context<'_>) -> Vec<Found> {
+    let mut items: Vec<Found> = frames(record, &ours.out, context.own).into_iter().map(Found::from).collect();
+    items.extend(ours.unplayed.iter().map(|what| Item::Unplayed { what: what.clone() }.into()));
     if let (Action::Command { command, rc, text }, Some((own_rc, own_text))) = (&record.action, &ours.said) {
         if rc != own_rc {
-            items.push(Item::Status { kernel: *rc, ours: *own_rc });
+            items.push(Item::Status { kernel: *rc, ours: *own_rc }.into());
         }
         items.extend(texts(command, text, own_text, context));
     }
     items
 }
 
-fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<Item> {
+fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<Found> {
     let (kernel, ours) = text::comparable(command, kernel, ours, context.remaining);
     if kernel == ours {
         return Vec::new();
@@ -142,7 +184,11 @@ fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<
         .iter()
         .filter_map(|side| if let Side::Kernel(line) = side { Some(*line) } else { None })
         .collect();
-    let item = |whose, line: &str, late| Item::Line { whose, line: line.to_owned(), late };
+    let item = |whose, line: &str, late: bool| Found {
+        item: Item::Line { whose, line: line.to_owned() },
+        mark: late.then_some(Mark::Late),
+        rule: None,
+    };
     sides
         .iter()
         .filter_map(|side| match side {
@@ -158,7 +204,7 @@ fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Item, Outcome, Whose, frames, record};
+    use super::{Context, Found, Item, Outcome, Whose, frames, record};
     use crate::replay::late::Late;
     use crate::replay::text::Remaining;
     use crate::replay::trace::{Action, Emitted, Record};
@@ -196,10 +242,9 @@ mod tests {
         let action = Action::Command { command: "ipvsadm".to_owned(), rc: 0, text: "one\ntwo\n".to_owned() };
         let ours = Outcome { said: Some((2, "one\nthree\n".to_owned())), ..Outcome::default() };
         let context = Context { own: &own, remaining: &Remaining::default(), late: &Late::default() };
-        let line = |whose, line: &str| Item::Line { whose, line: line.to_owned(), late: false };
-        assert_eq!(
-            record(&recorded(action, Vec::new()), &ours, &context),
-            [Item::Status { kernel: 0, ours: 2 }, line(Whose::Kernel, "two"), line(Whose::Ours, "three")]
-        );
+        let line = |whose, line: &str| Item::Line { whose, line: line.to_owned() };
+        let expected =
+            [Item::Status { kernel: 0, ours: 2 }, line(Whose::Kernel, "two"), line(Whose::Ours, "three")];
+        assert_eq!(record(&recorded(action, Vec::new()), &ours, &context), expected.map(Found::from));
     }
 }

@@ -17,6 +17,7 @@ pub mod late;
 pub mod mark_commands;
 pub mod mask;
 pub mod network_commands;
+pub mod pieces;
 pub mod play;
 pub mod report;
 pub mod rules;

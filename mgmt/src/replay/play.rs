@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::control::{ControlDirectory, Operators};
 use crate::ipvs;
 
-use super::compare::{self, Context, Item, Outcome};
+use super::compare::{self, Context, Found, Outcome};
+use super::pieces;
 use super::rules::Rules;
 use super::sandbox::{Sandbox, SandboxError};
 use super::stand_in;
@@ -55,15 +56,15 @@ pub enum PlayError {
 pub struct Differing {
     /// The record.
     pub record: Record,
-    /// What differs, with the rule that explains it.
-    pub items: Vec<(Item, Option<String>)>,
+    /// What differs.
+    pub items: Vec<Found>,
 }
 
 impl Differing {
     /// Whether rules explain all of it.
     #[must_use]
     pub fn explained(&self) -> bool {
-        self.items.iter().all(|(_, rule)| rule.is_some())
+        self.items.iter().all(|found| found.rule.is_some())
     }
 }
 
@@ -142,29 +143,32 @@ impl Player {
         rules: &Rules,
         mut progress: impl FnMut(usize),
     ) -> Result<Played, PlayError> {
-        let mut played = Played::default();
+        let (mut events, mut found) = (0, Vec::new());
         for (place, record) in trace.records.iter().enumerate() {
             progress(place);
             if record.action == Action::Note {
                 continue;
             }
-            played.events += 1;
+            events += 1;
             let until = trace.records.get(place + 1).map_or_else(|| end_of(record), |next| next.at_ms);
             let items = self.record(record, until)?;
             if !items.is_empty() {
-                let explained = |item: Item| {
-                    let rule = rules.explaining(record, &item).map(|rule| rule.name.clone());
-                    (item, rule)
-                };
-                let items = items.into_iter().map(explained).collect();
-                played.differing.push(Differing { record: record.clone(), items });
+                found.push((place, items));
             }
         }
-        Ok(played)
+        pieces::mark(&trace.records, &mut found);
+        let differing = found.into_iter().map(|(place, mut items)| {
+            let record = trace.records[place].clone();
+            for one in &mut items {
+                one.rule = rules.explaining(&record, one).map(|rule| rule.name.clone());
+            }
+            Differing { record, items }
+        });
+        Ok(Played { events, differing: differing.collect() })
     }
 
     /// Plays a record until the next one's time; what differs.
-    fn record(&mut self, record: &Record, until: u32) -> Result<Vec<Item>, PlayError> {
+    fn record(&mut self, record: &Record, until: u32) -> Result<Vec<Found>, PlayError> {
         let mut ours = Outcome::default();
         let mut remaining = Remaining::default();
         self.world.lock().advance(record.at_ms);

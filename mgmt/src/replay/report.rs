@@ -141,14 +141,14 @@ fn item(item: &Item) -> ItemReport {
                 fields: fields.into_iter().map(row).collect(),
             }
         }
-        Item::Line { whose, line, .. } => ItemReport::Line { whose: *whose, line: line.clone() },
+        Item::Line { whose, line } => ItemReport::Line { whose: *whose, line: line.clone() },
         Item::Status { kernel, ours } => ItemReport::Status { kernel: *kernel, ours: *ours },
         Item::Unplayed { what } => ItemReport::Unplayed { what: what.clone() },
     }
 }
 
 fn event(differing: &Differing) -> EventReport {
-    let mut rules: Vec<String> = differing.items.iter().filter_map(|(_, rule)| rule.clone()).collect();
+    let mut rules: Vec<String> = differing.items.iter().filter_map(|found| found.rule.clone()).collect();
     rules.sort();
     rules.dedup();
     EventReport {
@@ -157,7 +157,7 @@ fn event(differing: &Differing) -> EventReport {
         place: place(&differing.record),
         explained: differing.explained(),
         rules,
-        items: differing.items.iter().map(|(one, _)| item(one)).collect(),
+        items: differing.items.iter().map(|found| item(&found.item)).collect(),
     }
 }
 
@@ -265,7 +265,7 @@ fn frames(text: &mut String, link: &str, kernel: bool, ours: bool, fields: &[Row
 #[cfg(test)]
 mod tests {
     use super::{Report, TraceReport};
-    use crate::replay::compare::{Item, Whose};
+    use crate::replay::compare::{Found, Item, Whose};
     use crate::replay::play::{Differing, Played};
     use crate::replay::trace::{Action, Record};
     use dataplane::bench::Frame;
@@ -273,7 +273,9 @@ mod tests {
     fn differing(number: u64, items: Vec<(Item, Option<&str>)>) -> Differing {
         let record =
             Record { number, at_ms: 1500, line: "c S".to_owned(), action: Action::Sleep, out: Vec::new() };
-        let items = items.into_iter().map(|(item, rule)| (item, rule.map(str::to_owned))).collect();
+        let found =
+            |(item, rule): (Item, Option<&str>)| Found { item, mark: None, rule: rule.map(str::to_owned) };
+        let items = items.into_iter().map(found).collect();
         Differing { record, items }
     }
 
@@ -285,7 +287,7 @@ mod tests {
             frame.tcp(2)
         };
         let frames = Item::Frame { link: 1, kernel: Some(frame(63)), ours: Some(frame(64)) };
-        let line = Item::Line { whose: Whose::Kernel, line: "x".to_owned(), late: true };
+        let line = Item::Line { whose: Whose::Kernel, line: "x".to_owned() };
         let status = Item::Status { kernel: 0, ours: 2 };
         let played = Played {
             events: 9,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::compare::{Item, Whose};
+use super::compare::{Found, Item, Mark, Whose};
 use super::decode;
 use super::trace::{Action, Record};
 
@@ -59,8 +59,8 @@ pub struct Rule {
     whose: Option<Whose>,
     /// Part of the line.
     line: Option<String>,
-    /// The line is about entries that the kernel's timers have not come to yet.
-    late: Option<bool>,
+    /// What is known of the item.
+    mark: Option<Mark>,
     /// The exit statuses, the kernel's and ours.
     status: Option<[i32; 2]>,
 }
@@ -102,8 +102,8 @@ impl Rules {
 
     /// The rule that explains an item.
     #[must_use]
-    pub fn explaining(&self, record: &Record, item: &Item) -> Option<&Rule> {
-        self.rule.iter().find(|rule| rule.explains(record, item))
+    pub fn explaining(&self, record: &Record, found: &Found) -> Option<&Rule> {
+        self.rule.iter().find(|rule| rule.explains(record, found))
     }
 }
 
@@ -112,11 +112,11 @@ impl Rule {
         self.kernel.is_some()
             || self.ours.is_some()
             || self.line.is_some()
-            || self.late.is_some()
+            || self.mark.is_some()
             || self.status.is_some()
     }
 
-    fn explains(&self, record: &Record, item: &Item) -> bool {
+    fn explains(&self, record: &Record, found: &Found) -> bool {
         let (during, command) = match &record.action {
             Action::Packet(_) => (During::Packet, ""),
             Action::Sleep | Action::Note => (During::Sleep, ""),
@@ -124,20 +124,20 @@ impl Rule {
         };
         if self.during.is_some_and(|wanted| wanted != during)
             || self.command.as_ref().is_some_and(|part| !command.contains(part))
+            || self.mark.is_some_and(|wanted| found.mark != Some(wanted))
         {
             return false;
         }
-        match item {
+        match &found.item {
             Item::Frame { kernel, ours, .. } => {
-                (self.kernel.is_some() || self.ours.is_some())
+                (self.kernel.is_some() || self.ours.is_some() || self.mark.is_some())
                     && fits(self.kernel.as_ref(), kernel.as_deref())
                     && fits(self.ours.as_ref(), ours.as_deref())
             }
-            Item::Line { whose, line, late } => {
-                (self.line.is_some() || self.late.is_some())
+            Item::Line { whose, line } => {
+                (self.line.is_some() || self.mark.is_some())
                     && self.whose.is_none_or(|wanted| wanted == *whose)
                     && self.line.as_ref().is_none_or(|part| line.contains(part))
-                    && self.late.is_none_or(|wanted| wanted == *late)
             }
             Item::Status { kernel, ours } => self.status == Some([*kernel, *ours]),
             Item::Unplayed { .. } => false,
@@ -163,7 +163,7 @@ fn fits(wanted: Option<&Wanted>, frame: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Rules;
-    use crate::replay::compare::{Item, Whose};
+    use crate::replay::compare::{Found, Item, Mark, Whose};
     use crate::replay::trace::{Action, Record};
     use dataplane::bench::Frame;
 
@@ -204,7 +204,7 @@ mod tests {
             [[rule]]
             name = "late"
             reason = "rounded"
-            late = true
+            mark = "late"
             whose = "kernel"
             [[rule]]
             name = "status"
@@ -215,23 +215,29 @@ mod tests {
         )
         .unwrap();
         let (sleep, packet) = (record(Action::Sleep), record(Action::Note));
-        let item = |kernel, ours| Item::Frame { link: 0, kernel, ours };
+        let item = |kernel, ours| Found::from(Item::Frame { link: 0, kernel, ours });
         let explained =
-            |record: &Record, item: &Item| rules.explaining(record, item).map(|rule| rule.name.as_str());
+            |record: &Record, item: &Found| rules.explaining(record, item).map(|rule| rule.name.as_str());
         assert_eq!(explained(&sleep, &item(Some(frame(11)), None)), Some("reassembly"));
         assert_eq!(explained(&packet, &item(Some(frame(3)), None)), None);
         assert_eq!(explained(&sleep, &item(Some(frame(11)), Some(frame(11)))), None);
         assert_eq!(explained(&sleep, &item(None, Some(frame(11)))), None);
-        let line = |whose, late| Item::Line { whose, line: "x".to_owned(), late };
+        let line = |whose, late: bool| Found {
+            mark: late.then_some(Mark::Late),
+            ..Found::from(Item::Line { whose, line: "x".to_owned() })
+        };
         assert_eq!(explained(&sleep, &line(Whose::Kernel, true)), Some("late"));
         assert_eq!(explained(&sleep, &line(Whose::Kernel, false)), None);
         assert_eq!(explained(&sleep, &line(Whose::Ours, true)), None);
         let command = |command: &str| {
             record(Action::Command { command: command.to_owned(), rc: 1, text: String::new() })
         };
-        assert_eq!(explained(&command("modprobe x"), &Item::Status { kernel: 1, ours: 0 }), Some("status"));
-        assert_eq!(explained(&command("true"), &Item::Status { kernel: 1, ours: 0 }), None);
-        assert_eq!(explained(&command("modprobe x"), &Item::Unplayed { what: "x".to_owned() }), None);
+        assert_eq!(
+            explained(&command("modprobe x"), &Item::Status { kernel: 1, ours: 0 }.into()),
+            Some("status")
+        );
+        assert_eq!(explained(&command("true"), &Item::Status { kernel: 1, ours: 0 }.into()), None);
+        assert_eq!(explained(&command("modprobe x"), &Item::Unplayed { what: "x".to_owned() }.into()), None);
     }
 
     #[test]
