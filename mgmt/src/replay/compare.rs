@@ -133,13 +133,7 @@ pub fn frames(record: &Record, ours: &[Emitted], own: &dyn Fn(IpAddr) -> bool) -
             kernel.pop();
             own_frames.pop();
         }
-        let count = kernel.len().max(own_frames.len());
-        let (mut kernel, mut own_frames) = (kernel.into_iter(), own_frames.into_iter());
-        items.extend((0..count).map(|_| Item::Frame {
-            link,
-            kernel: kernel.next(),
-            ours: own_frames.next(),
-        }));
+        items.extend(pairs(kernel, own_frames).map(|(kernel, ours)| Item::Frame { link, kernel, ours }));
     }
     items
 }
