@@ -61,6 +61,8 @@ pub enum Mark {
     Piece,
     /// A piece of a datagram that never became whole, or the connection that it belongs to.
     Unfinished,
+    /// About connections while `drop_entry` takes some of them away at random.
+    Random,
     /// A connection that rr or wrr gave to another server, because every worker has a cursor of its own.
     Cursor,
 }
@@ -82,25 +84,23 @@ impl From<Item> for Found {
     }
 }
 
-/// What we did in a record.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Outcome {
-    /// Frames emitted, in order.
-    pub out: Vec<Emitted>,
-    /// Exit status and text of a command.
-    pub said: Option<(i32, String)>,
-    /// What of the command is not played.
-    pub unplayed: Vec<String>,
+/// What one of our commands said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Exit status, 128 + signal for a killed shell.
+    pub rc: i32,
+    /// What it printed, a character a byte.
+    pub text: String,
 }
 
 /// What comparing needs to know besides.
 pub struct Context<'a> {
-    /// Whether an address is the director's own.
-    pub own: &'a dyn Fn(IpAddr) -> bool,
     /// Possible remaining times of our connections.
     pub remaining: &'a Remaining,
     /// Our entries that have expired just now.
     pub late: &'a Late,
+    /// Connections are taken away at random.
+    pub random: bool,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -150,17 +150,15 @@ fn pairs(
     (0..count).map(move |place| (kernel.next(), if place < skipped { None } else { ours.next() }))
 }
 
-/// Everything of a record.
+/// Exit status and text of a command.
 #[must_use]
-pub fn record(record: &Record, ours: &Outcome, context: &Context<'_>) -> Vec<Found> {
-    let mut items: Vec<Found> = frames(record, &ours.out, context.own).into_iter().map(Found::from).collect();
-    items.extend(ours.unplayed.iter().map(|what| Item::Unplayed { what: what.clone() }.into()));
-    if let (Action::Command { command, rc, text }, Some((own_rc, own_text))) = (&record.action, &ours.said) {
-        if rc != own_rc {
-            items.push(Item::Status { kernel: *rc, ours: *own_rc }.into());
-        }
-        items.extend(texts(command, text, own_text, context));
+pub fn said(record: &Record, ours: &Said, context: &Context<'_>) -> Vec<Found> {
+    let Action::Command { command, rc, text } = &record.action else { return Vec::new() };
+    let mut items = Vec::new();
+    if *rc != ours.rc {
+        items.push(Item::Status { kernel: *rc, ours: ours.rc }.into());
     }
+    items.extend(texts(command, text, &ours.text, context));
     items
 }
 
@@ -180,7 +178,13 @@ fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<
         .collect();
     let item = |whose, line: &str, late: bool| Found {
         item: Item::Line { whose, line: line.to_owned() },
-        mark: late.then_some(Mark::Late),
+        mark: match late {
+            true => Some(Mark::Late),
+            false if context.random && (line.starts_with("  -> ") || text::connection(line).is_some()) => {
+                Some(Mark::Random)
+            }
+            false => None,
+        },
         rule: None,
     };
     sides
@@ -198,7 +202,7 @@ fn texts(command: &str, kernel: &str, ours: &str, context: &Context<'_>) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Found, Item, Outcome, Whose, frames, record};
+    use super::{Context, Found, Item, Said, Whose, frames, said};
     use crate::replay::late::Late;
     use crate::replay::text::Remaining;
     use crate::replay::trace::{Action, Emitted, Record};
@@ -234,11 +238,11 @@ mod tests {
     #[test]
     fn status_and_text_are_compared() {
         let action = Action::Command { command: "ipvsadm".to_owned(), rc: 0, text: "one\ntwo\n".to_owned() };
-        let ours = Outcome { said: Some((2, "one\nthree\n".to_owned())), ..Outcome::default() };
-        let context = Context { own: &own, remaining: &Remaining::default(), late: &Late::default() };
+        let ours = Said { rc: 2, text: "one\nthree\n".to_owned() };
+        let context = Context { remaining: &Remaining::default(), late: &Late::default(), random: false };
         let line = |whose, line: &str| Item::Line { whose, line: line.to_owned() };
         let expected =
             [Item::Status { kernel: 0, ours: 2 }, line(Whose::Kernel, "two"), line(Whose::Ours, "three")];
-        assert_eq!(record(&recorded(action, Vec::new()), &ours, &context), expected.map(Found::from));
+        assert_eq!(said(&recorded(action, Vec::new()), &ours, &context), expected.map(Found::from));
     }
 }

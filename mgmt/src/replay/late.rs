@@ -150,7 +150,13 @@ impl Late {
             return false;
         }
         let (mut active, mut inactive, mut templates) = (0, 0, 0);
-        for entry in self.late().filter(|entry| entry.server == *server) {
+        // Where a service takes every port, its servers have port 0 and their connections the packet's.
+        let of_server = |entry: &&Entry| {
+            let host = server.strip_suffix(":0").filter(|_| !entry.template);
+            entry.server == *server
+                || host.is_some_and(|host| entry.server.rsplit_once(':').is_some_and(|(own, _)| own == host))
+        };
+        for entry in self.late().filter(of_server) {
             let count = match entry {
                 Entry { template: true, .. } => &mut templates,
                 Entry { active: true, .. } => &mut active,
@@ -260,6 +266,8 @@ mod tests {
         };
         assert!(late.counts(&line(3, 1), &line(2, 1)));
         assert!(late.explains(&line(3, 1), &["x", &line(2, 1)]));
+        let every_port = |active| line(active, 1).replace("10.2:80", "10.2:0");
+        assert!(late.counts(&every_port(3), &every_port(2)));
         assert!(!late.counts(&line(4, 1), &line(2, 1)), "by one alone");
         assert!(!late.counts(&line(2, 1), &line(3, 1)), "in the kernel alone");
         assert!(!late.counts(&line(2, 2), &line(2, 1)), "it was active");

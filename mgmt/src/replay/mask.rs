@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | IPv4 identification | in frames from one of the director's own addresses, without DF and with another identification than the packet that caused them: ICMP errors, echo replies, outer headers of tunnels |
 //! | IPv6 flow label | in packets from one of the director's own addresses, with another label than the packet that caused them: the kernel derives it from a secret |
+//! | time in an IPv4 timestamp option (RFC 781) | where the packet that caused the frame had no time yet |
 //! | UDP source port | in datagrams from one of the director's own addresses that are no answer to one to that port: GUE, whose port the kernel derives from a secret |
 //!
 //! A checksum over a masked field only has to be right.
@@ -35,6 +36,7 @@ pub fn equal(kernel: &[u8], ours: &[u8], received: Option<&[u8]>, own: &dyn Fn(I
     let free = Free::of(kernel, received, own);
     let mask = |frame: &[u8]| {
         let mut frame = frame.to_vec();
+        mask_times(&mut frame, received);
         if free.port {
             mask_source_port(&mut frame);
         }
@@ -109,6 +111,49 @@ fn mask_identification(frame: &mut [u8]) {
     header[4..6].fill(0);
 }
 
+/// The times that the director wrote, which begin where the received packet's option pointed.
+fn mask_times(frame: &mut [u8], received: Option<&[u8]>) {
+    const TIMESTAMP: u8 = 0x44;
+    let option = |packet: &[u8]| {
+        let length = (usize::from(packet[0] & 15) * 4).min(packet.len());
+        let mut at = IPV4;
+        while at + 4 <= length {
+            match packet[at] {
+                TIMESTAMP => {
+                    return Some((
+                        at,
+                        usize::from(packet[at + 1]),
+                        usize::from(packet[at + 2]),
+                        packet[at + 3] & 15,
+                    ));
+                }
+                0 => return None,
+                1 => at += 1,
+                _ => at += usize::from(packet[at + 1]).max(2),
+            }
+        }
+        None
+    };
+    let Some((_, _, from, _)) = received.and_then(ipv4).and_then(option) else { return };
+    let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4 && header[0] >> 4 == 4)
+    else {
+        return;
+    };
+    let Some((at, length, to, kind)) = option(header) else { return };
+    let slot = if kind == 0 { 4 } else { 8 };
+    let end = (usize::from(header[0] & 15) * 4).min(header.len());
+    let right = header.get(..end).is_some_and(checksum::header_valid);
+    // Pointers count from 1.
+    for place in (from.max(5) - 1..to.max(5) - 1).step_by(slot).filter(|place| place + slot <= length) {
+        if let Some(time) = header.get_mut(at + place + slot - 4..at + place + slot) {
+            time.fill(0);
+        }
+    }
+    if right && to > from {
+        header[10..12].copy_from_slice(&RIGHT);
+    }
+}
+
 fn mask_source_port(frame: &mut [u8]) {
     let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4) else { return };
     let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
@@ -175,6 +220,23 @@ mod tests {
         assert!(equal(&packet("2001:db8::100", 1), &packet("2001:db8::100", 2), Some(&received), &own));
         assert!(!equal(&packet("2001:db8::100", 0), &packet("2001:db8::100", 2), Some(&received), &own));
         assert!(!equal(&packet("fd00::1", 1), &packet("fd00::1", 2), Some(&received), &own));
+    }
+
+    #[test]
+    fn a_time_is_free_only_where_it_was_written() {
+        let packet = |option: [u8; 12]| {
+            let mut bytes = frame("10.1.0.5", 7, true).ip(6, &[0; 32]);
+            bytes[14] = 0x48;
+            bytes[34..46].copy_from_slice(&option);
+            dataplane::packet::checksum::fill_header(&mut bytes[14..46]);
+            bytes
+        };
+        let received = packet([0x44, 8, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let written = |time: u8| packet([0x44, 8, 9, 0, 0, 0, 0, time, 0, 0, 0, 0]);
+        assert!(equal(&written(1), &written(2), Some(&received), &own));
+        assert!(!equal(&written(1), &received, Some(&received), &own));
+        let full = written(1);
+        assert!(!equal(&written(1), &written(2), Some(&full), &own));
     }
 
     #[test]

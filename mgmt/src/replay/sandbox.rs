@@ -22,6 +22,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::compare::Said;
+
 /// Where everything of the sandbox is, inside of it.
 pub const HOME: &str = "/run/uvs-replay";
 /// The kernel's directory of IPVS settings.
@@ -58,7 +60,7 @@ cat >"$home/bin/strace" <<'END'
 #!/bin/sh
 while [ $# -gt 0 ]; do
     case $1 in
-        -o) : >"$2" && shift 2 ;;
+        -o) echo '1 none() = 0' >"$2" && shift 2 ;;
         -s | -e) shift 2 ;;
         -*) shift ;;
         *) break ;;
@@ -118,15 +120,6 @@ pub struct Sandbox {
     stand_in_socket: PathBuf,
 }
 
-/// What a line did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ran {
-    /// Exit status, 128 + signal for a killed shell.
-    pub rc: i32,
-    /// What it printed, a character a byte.
-    pub text: String,
-}
-
 impl Sandbox {
     /// Furnishes the namespaces that this process was started in.
     ///
@@ -163,7 +156,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The shell could not be started.
-    pub fn run(&self, line: &str) -> Result<Ran, SandboxError> {
+    pub fn run(&self, line: &str) -> Result<Said, SandboxError> {
         let failed = |error| SandboxError::Run { program: "sh", error };
         let (mut reader, writer) = io::pipe().map_err(failed)?;
         let mut child = Command::new("/bin/sh")
@@ -197,7 +190,7 @@ impl Sandbox {
         let status = status.map_err(failed)?;
         let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
         let rc = status.code().unwrap_or(128 + signal);
-        Ok(Ran { rc, text: bytes.into_iter().map(char::from).collect() })
+        Ok(Said { rc, text: bytes.into_iter().map(char::from).collect() })
     }
 
     /// Writes the settings' files.

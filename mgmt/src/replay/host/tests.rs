@@ -129,6 +129,8 @@ fn version_six_answers_too() {
     assert_eq!(refused[0].frame[54..56], [1, 4]);
     let routed = emitted(&frame("[2001:db8:1::5]:3000", "[fd00:10::3]:80").tcp(SYN));
     assert_eq!((routed[0].link, routed[0].frame[5], routed[0].frame[21]), (1, 3, 63));
+    let reply = emitted(&frame("[2001:db8::100]:80", "[2001:db8:1::5]:3000").tcp(SYN | ACK));
+    assert_eq!(reply.len(), 1, "no martians in IPv6");
 }
 
 proptest! {

@@ -26,7 +26,8 @@ pub(super) fn receive(tables: &Tables, packet: &[u8], mark: u32) -> Vec<Emitted>
     }
     let Some(packet) = packet.get(..HEADER + usize::from(word(packet, 4))) else { return Vec::new() };
     let (from, to) = (address(packet, 8), address(packet, 24));
-    if from.is_multicast() || to.is_multicast() || from.is_unspecified() || tables.is_own(from.into()) {
+    // Unlike in IPv4, own addresses from outside are nothing to Linux's IPv6.
+    if from.is_multicast() || to.is_multicast() || from.is_unspecified() {
         return Vec::new();
     }
     match tables.way(to.into(), mark) {
