@@ -1,3 +1,4 @@
+mod concurrent;
 mod director;
 mod kernel;
 mod traces;
