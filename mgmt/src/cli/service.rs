@@ -127,12 +127,8 @@ pub(super) enum ServiceCommand {
         /// What the scheduler may look at, such as sh-port,sh-fallback
         #[arg(long, short = 'b', value_name = "FLAGS", default_value = "")]
         sched_flags: SchedulerFlags,
-        /// Slots of mh's table: a prime number from 251 to 65537
-        #[arg(long, value_name = "SLOTS")]
-        mh_size: Option<u32>,
-        /// Order in which destinations fill mh's table: kernel or canonical
-        #[arg(long, value_name = "ORDER")]
-        mh_order: Option<MaglevOrder>,
+        #[command(flatten)]
+        maglev: MaglevOptions,
         /// Schedule every datagram anew
         #[arg(long, short = 'o')]
         one_packet: bool,
@@ -156,12 +152,8 @@ pub(super) enum ServiceCommand {
         /// What the scheduler may look at, such as sh-port,sh-fallback; empty: nothing
         #[arg(long, short = 'b', value_name = "FLAGS")]
         sched_flags: Option<SchedulerFlags>,
-        /// Slots of mh's table: a prime number from 251 to 65537
-        #[arg(long, value_name = "SLOTS")]
-        mh_size: Option<u32>,
-        /// Order in which destinations fill mh's table: kernel or canonical
-        #[arg(long, value_name = "ORDER")]
-        mh_order: Option<MaglevOrder>,
+        #[command(flatten)]
+        maglev: MaglevOptions,
         /// Schedule every datagram anew, or no longer
         #[arg(long, short = 'o', num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         one_packet: Option<bool>,
@@ -197,6 +189,17 @@ pub(super) enum ServiceCommand {
     },
 }
 
+/// Options of scheduler mh.
+#[derive(Debug, Args)]
+pub(super) struct MaglevOptions {
+    /// Slots of mh's table, a prime number from 251 to 65537
+    #[arg(long, value_name = "SLOTS")]
+    mh_size: Option<u32>,
+    /// How mh fills its table: kernel (as Linux) or canonical (alike on every director)
+    #[arg(long, value_name = "ORDER")]
+    mh_order: Option<MaglevOrder>,
+}
+
 /// What the kernel takes and ipvsadm refuses, because hardly anybody means it.
 fn refuse_mistakes(key: ServiceKey, persistent: u32, one_packet: bool) -> Result<(), Failure> {
     match key {
@@ -218,23 +221,13 @@ impl ServiceCommand {
     pub(super) fn change(&self) -> Result<Option<(Change, bool)>, Failure> {
         Ok(Some(match self {
             Self::List { .. } => return Ok(None),
-            Self::Add {
-                service,
-                scheduler,
-                sched_flags,
-                mh_size,
-                mh_order,
-                one_packet,
-                persistent,
-                netmask,
-                wait,
-            } => {
+            Self::Add { service, scheduler, sched_flags, maglev, one_packet, persistent, netmask, wait } => {
                 let key = service.key()?;
                 refuse_mistakes(key, *persistent, *one_packet)?;
                 let service = ServiceSpec {
                     scheduler_flags: *sched_flags,
-                    mh_size: *mh_size,
-                    mh_order: *mh_order,
+                    mh_size: maglev.mh_size,
+                    mh_order: maglev.mh_order,
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,
@@ -242,17 +235,7 @@ impl ServiceCommand {
                 };
                 (Change::ServiceAdd(ServiceAdd { service }), *wait)
             }
-            Self::Edit {
-                service,
-                scheduler,
-                sched_flags,
-                mh_size,
-                mh_order,
-                one_packet,
-                persistent,
-                netmask,
-                wait,
-            } => {
+            Self::Edit { service, scheduler, sched_flags, maglev, one_packet, persistent, netmask, wait } => {
                 let service = service.key()?;
                 // An edit without --persistent leaves what there is.
                 refuse_mistakes(service, persistent.unwrap_or(1), one_packet.unwrap_or(false))?;
@@ -260,8 +243,8 @@ impl ServiceCommand {
                     service,
                     scheduler: *scheduler,
                     scheduler_flags: *sched_flags,
-                    mh_size: *mh_size,
-                    mh_order: *mh_order,
+                    mh_size: maglev.mh_size,
+                    mh_order: maglev.mh_order,
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,

@@ -169,6 +169,9 @@ fn service_line(out: &mut dyn Write, service: &ServiceState) -> io::Result<()> {
     if !service.scheduler_flags.is_empty() {
         write!(out, " flags {}", service.scheduler_flags)?;
     }
+    if let (Some(size), Some(order)) = (service.mh_size, service.mh_order) {
+        write!(out, " size {size} order {order}")?;
+    }
     if service.one_packet {
         write!(out, " one packet")?;
     }

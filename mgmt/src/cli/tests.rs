@@ -47,6 +47,11 @@ fn long_and_short_options_mean_the_same() {
             "+ service mark 3 ipv6 scheduler rr flags flag-1,flag-2 one packet",
         ),
         (
+            "uvsctl service add --tcp 1.2.3.4:80 --scheduler mh --sched-flags mh-port --mh-size 65537 --mh-order canonical",
+            "uvsctl service add -t 1.2.3.4:80 -s mh -b flag-2 --mh-order canonical --mh-size 65537",
+            "+ service tcp 1.2.3.4:80 scheduler mh flags flag-2 size 65537 order canonical",
+        ),
+        (
             "uvsctl service edit --udp 1.2.3.4:53 --one-packet=false --sched-flags=",
             "uvsctl service edit -u 1.2.3.4:53 -o=false -b= ",
             "~ service udp 1.2.3.4:53 one packet false flags ",
@@ -102,7 +107,8 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ("uvsctl service add --scheduler rr", "--tcp"),
         ("uvsctl service add --tcp 1.2.3.4:80 --udp 1.2.3.4:80", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4", "write 1.2.3.4:80"),
-        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler wlb", "this director has rr, wrr, lc, wlc, lblc"),
+        ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mhh", "this director has rr, wrr, lc, wlc"),
+        ("uvsctl service edit --tcp 1.2.3.4:80 --mh-order sorted", "write kernel or canonical"),
         ("uvsctl service add --mark 0", "zero"),
         ("uvsctl service add --tcp 1.2.3.4:80 --ipv6", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4:80 --sched-flags sh", "write flag-1"),
