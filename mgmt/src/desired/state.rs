@@ -9,8 +9,8 @@ use super::settings::check_settings;
 use super::spec::persistence;
 use super::{
     Apply, Change, Destination, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec,
-    MARK_RULES_MAX, MarkRule, Refusal, Service, ServiceEdit, ServiceKey, ServiceSpec, Settings, SettingsEdit,
-    Timeouts,
+    MARK_RULES_MAX, MarkRule, Refusal, Scheduler, Service, ServiceEdit, ServiceKey, ServiceSpec, Settings,
+    SettingsEdit, Timeouts,
 };
 use crate::address::Server;
 
@@ -84,6 +84,12 @@ struct Draft {
     marks: Option<Arc<[MarkRule]>>,
     notes: Vec<String>,
     dry_run: bool,
+}
+
+/// In the kernel every edit of a destination starts wrr's round afresh, one that changes nothing too.
+fn starts_afresh(change: &Change, update: &Update) -> bool {
+    let wrr = update.after.as_ref().is_some_and(|service| service.scheduler == Scheduler::Wrr);
+    wrr && matches!(change, Change::DestinationEdit(_))
 }
 
 impl Desired {
@@ -186,7 +192,7 @@ impl Desired {
             Change::MarkRuleDelete(rule) => self.mark_delete(rule)?,
             Change::Apply(apply) => self.apply(apply)?,
         };
-        draft.updates.retain(|update| update.before != update.after);
+        draft.updates.retain(|update| update.before != update.after || starts_afresh(change, update));
         self.check_bounds(&draft.updates)?;
         let timeouts = draft.timeouts.filter(|timeouts| *timeouts != self.timeouts);
         timeouts.map_or(Ok(()), |timeouts| timeouts.check())?;
@@ -204,6 +210,9 @@ impl Desired {
             dry_run: draft.dry_run,
         };
         plan.changes = self.small_changes(&plan);
+        if plan.updates.iter().any(|update| starts_afresh(change, update)) && plan.changes.is_empty() {
+            plan.changes.push(change.clone());
+        }
         plan.revision += u64::from(!plan.is_empty());
         Ok(plan)
     }

@@ -205,6 +205,20 @@ fn editing_a_service_changes_only_what_is_named() {
     assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
 }
 
+/// The kernel's wrr begins its round again at every edit: the data path has to hear of one that changes nothing.
+#[test]
+fn an_edit_that_changes_nothing_is_a_change_under_wrr_alone() {
+    for (scheduler, revisions) in [(Scheduler::Wrr, 1), (Scheduler::Rr, 0)] {
+        let mut desired = Desired::new(BOUNDS);
+        make(&mut desired, &add_service(ServiceSpec { scheduler, ..service(254) })).unwrap();
+        make(&mut desired, &add_destination(254, 1)).unwrap();
+        let before = desired.revision();
+        let edit = Change::DestinationEdit(DestinationEdit { weight: Some(1), ..edit_destination(254, 1) });
+        let plan = make(&mut desired, &edit).unwrap();
+        assert_eq!((desired.revision() - before, plan.changes.len()), (revisions, revisions as usize));
+    }
+}
+
 #[test]
 fn a_mask_need_not_be_leading_bits_as_in_the_kernel() {
     let mut desired = Desired::new(BOUNDS);
