@@ -497,7 +497,27 @@ fn after(changes: &[Change]) -> Desired {
     desired
 }
 
+/// A few rules, each at most once, in any order.
+fn any_rules() -> impl Strategy<Value = Vec<MarkRule>> {
+    let all: Vec<_> = (0_u32..7).map(MarkRule::all).collect();
+    prop::sample::subsequence(all, 0..7).prop_shuffle()
+}
+
 proptest! {
+    #[test]
+    fn mark_rules_become_what_a_set_says_by_small_changes(from in any_rules(), to in any_rules()) {
+        let set = |marks| Change::Apply(Apply { marks: Some(marks), ..Apply::default() });
+        let mut applied = Desired::new(BOUNDS);
+        make(&mut applied, &set(from.clone())).unwrap();
+        let mut stepped = Desired::new(BOUNDS);
+        make(&mut stepped, &set(from)).unwrap();
+        for change in make(&mut applied, &set(to.clone())).unwrap().changes {
+            make(&mut stepped, &change).map_err(|refusal| TestCaseError::fail(format!("{change}: {refusal}")))?;
+        }
+        prop_assert_eq!(applied.marks().to_vec(), to.clone());
+        prop_assert_eq!(stepped.marks().to_vec(), to);
+    }
+
     #[test]
     fn random_edits_agree_with_the_model(changes in prop::collection::vec(any_change(), 0..60)) {
         let mut desired = Desired::new(BOUNDS);

@@ -107,6 +107,8 @@ impl Counted {
 /// when one comes nor when one goes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Group {
+    /// Tells a service from one that had the slot before.
+    made: u64,
     offset: Sums,
     counted: Counted,
 }
@@ -159,12 +161,21 @@ impl Present {
 /// Zeros and rates of everything that is counted.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// By slot; with the incarnation they are about.
-    destinations: Vec<(Option<u32>, Counted)>,
+    /// By slot; with whose they are.
+    destinations: Vec<(Option<Owner>, Counted)>,
     /// By slot.
     services: Vec<Group>,
     all: Group,
+    /// Services that were ever made.
+    made: u64,
     looked_ms: Option<u64>,
+}
+
+/// Whose figures a destination slot's are: the slot's tenant in one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    incarnation: u32,
+    service: u64,
 }
 
 fn entry<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> Option<&mut T> {
@@ -177,25 +188,26 @@ fn entry<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> Option<&mut T> 
 impl Counters {
     /// A service was made.
     pub(super) fn service_added(&mut self, service: ServiceSlot) {
+        self.made += 1;
         if let Some(group) = entry(&mut self.services, service.index()) {
-            *group = Group::default();
+            *group = Group { made: self.made, ..Group::default() };
         }
     }
 
     /// A destination was put into a service's list. One that comes back to the service it left has its counts again, one that
     /// comes back to a service that was made anew begins at 0, as in the kernel.
-    pub(super) fn added(&mut self, found: &Destination, new_service: bool, table: &DestinationTable) {
+    pub(super) fn added(&mut self, found: &Destination, table: &DestinationTable) {
         let now = Sums::at(table, found.slot);
-        if let Some((incarnation, counted)) = entry(&mut self.destinations, found.slot.index())
-            && (*incarnation != Some(found.incarnation) || new_service)
+        let Some(group) = entry(&mut self.services, found.service.index()) else { return };
+        let new = Some(Owner { incarnation: found.incarnation, service: group.made });
+        group.comes(now);
+        self.all.comes(now);
+        if let Some((owner, counted)) = entry(&mut self.destinations, found.slot.index())
+            && *owner != new
         {
-            *incarnation = Some(found.incarnation);
+            *owner = new;
             *counted = Counted::from(now);
         }
-        if let Some(group) = entry(&mut self.services, found.service.index()) {
-            group.comes(now);
-        }
-        self.all.comes(now);
     }
 
     /// A destination was taken out of a service's list.

@@ -247,7 +247,7 @@ impl Management {
         for change in &plan.changes {
             match change {
                 Change::DestinationAdd(add) => {
-                    self.welcome_one(add.service, add.destination.address, false, shared);
+                    self.welcome_one(add.service, add.destination.address, shared);
                 }
                 Change::ServiceAdd(add) => {
                     let key = add.service.key;
@@ -255,7 +255,7 @@ impl Management {
                         self.counters.service_added(slot);
                     }
                     for destination in &add.service.destination {
-                        self.welcome_one(key, destination.address, true, shared);
+                        self.welcome_one(key, destination.address, shared);
                     }
                 }
                 _ => {}
@@ -263,7 +263,7 @@ impl Management {
         }
     }
 
-    fn welcome_one(&mut self, service: ServiceKey, server: Server, new_service: bool, shared: &Shared) {
+    fn welcome_one(&mut self, service: ServiceKey, server: Server, shared: &Shared) {
         let Some(found) = self.find(service, server) else { return };
         let mark = match service {
             ServiceKey::Mark { mark, .. } => Some(mark.get()),
@@ -271,7 +271,7 @@ impl Management {
         };
         let server = crate::address::Endpoint { ip: found.spec.address, port: found.spec.port };
         self.servers.insert(found.slot, Served { server, mark });
-        self.counters.added(&found, new_service, &shared.destinations);
+        self.counters.added(&found, &shared.destinations);
     }
 
     /// Whether a [`Self::snapshot`] now would differ from the last one.

@@ -365,3 +365,103 @@ fn a_dry_run_makes_nothing() {
     assert!(changed.changed && changed.dry_run && changed.revision == 0);
     assert_eq!(lab.services(), []);
 }
+
+/// What the counters are held against: lists of what was counted, the least that can be right.
+#[derive(Debug, Default)]
+struct Model {
+    /// By service: packets since its zero, and those of each destination that is there or in the trash.
+    services: std::collections::BTreeMap<u8, u64>,
+    destinations: std::collections::BTreeMap<(u8, u8), (bool, u64)>,
+    total: u64,
+}
+
+impl Model {
+    fn there(&self, service: u8, which: u8) -> bool {
+        self.destinations.get(&(service, which)).is_some_and(|(there, _)| *there)
+    }
+
+    fn step(&mut self, lab: &mut Lab, step: Step) {
+        let Step { what, service, which, packets } = step;
+        let known = self.services.contains_key(&service);
+        match what {
+            0 if !known => {
+                lab.add_service(service, &[]);
+                self.services.insert(service, 0);
+                // What left with the old service is another's when it comes back.
+                self.destinations.retain(|(of, _), _| *of != service);
+            }
+            1 if known => {
+                lab.change(&Change::ServiceDelete(ServiceDelete { service: key(service) }));
+                self.services.remove(&service);
+                self.destinations.retain(|(of, _), _| *of != service);
+            }
+            2 | 3 if known && !self.there(service, which) => {
+                lab.add(service, which);
+                self.destinations.entry((service, which)).or_insert((true, 0)).0 = true;
+            }
+            4 if self.there(service, which) => {
+                lab.delete(service, which);
+                self.destinations.entry((service, which)).or_default().0 = false;
+            }
+            5 => {
+                lab.zero(known.then(|| key(service)));
+                let zeroed = |of: u8| !known || of == service;
+                self.services.iter_mut().filter(|(of, _)| zeroed(**of)).for_each(|(_, count)| *count = 0);
+                let there =
+                    self.destinations.iter_mut().filter(|((of, _), (there, _))| zeroed(*of) && *there);
+                there.for_each(|(_, (_, count))| *count = 0);
+                self.total *= u64::from(known);
+            }
+            _ if self.there(service, which) => {
+                lab.traffic(service, which, packets);
+                self.total += packets;
+                *self.services.entry(service).or_default() += packets;
+                self.destinations.entry((service, which)).or_default().1 += packets;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    what: u8,
+    service: u8,
+    which: u8,
+    packets: u64,
+}
+
+fn any_step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::strategy::Strategy as _;
+    (0_u8..10, 1_u8..4, 1_u8..4, 1_u64..9).prop_map(|(what, service, which, packets)| Step {
+        what,
+        service,
+        which,
+        packets,
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn counts_agree_with_the_model(steps in proptest::collection::vec(any_step(), 0..80)) {
+        let mut lab = Lab::new();
+        let mut model = Model::default();
+        for step in steps {
+            model.step(&mut lab, step);
+            lab.pass(700);
+            for service in lab.services() {
+                let of = (1..4).find(|last| key(*last) == service.key).unwrap();
+                proptest::prop_assert_eq!(service.traffic.in_packets, model.services[&of], "{:?}", step);
+                for held in &service.destinations {
+                    let which = (1..4).find(|last| server(*last).ip == held.address.ip).unwrap();
+                    let (there, packets) = model.destinations[&(of, which)];
+                    proptest::prop_assert!(there);
+                    proptest::prop_assert_eq!(held.traffic.in_packets, packets, "{:?}", step);
+                }
+            }
+            proptest::prop_assert_eq!(lab.stats().totals.in_packets, model.total, "{:?}", step);
+        }
+    }
+}
