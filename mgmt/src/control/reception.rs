@@ -29,8 +29,6 @@ pub(crate) trait Host: Send + Sync + 'static {
     const KIND: SocketType;
     /// How its threads' names begin.
     const THREADS: &'static str;
-    /// Silence after which a client gives its place to a new one when all are taken; `None`: never.
-    const SPARED_AFTER: Option<Duration>;
 
     /// Serves a client until it leaves or breaks a rule.
     fn serve(&self, client: &Client, peer: Peer);
@@ -92,6 +90,8 @@ pub(crate) struct Terms {
     pub(crate) operators: Operators,
     /// Clients at a time.
     pub(crate) clients: usize,
+    /// Silence after which a client gives its place to a new one when all are taken; `None`: never.
+    pub(crate) spared_after: Option<Duration>,
     /// Called first on every thread: puts it on its CPU.
     pub(crate) on_thread: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -273,7 +273,7 @@ impl<H: Host> Acceptor<H> {
                 return true;
             }
             let silent = clients.iter().map(|(number, client)| (client.silent_ms(), *number)).max();
-            let spared = H::SPARED_AFTER.map(milliseconds);
+            let spared = self.terms.spared_after.map(milliseconds);
             match (silent, spared) {
                 (Some((silent, number)), Some(spared)) if silent >= spared => {
                     if let Some(client) = clients.remove(&number) {

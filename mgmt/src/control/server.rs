@@ -79,8 +79,6 @@ impl Host for Control {
     const SOCKET: &'static str = "control.sock";
     const KIND: SocketType = SocketType::STREAM;
     const THREADS: &'static str = "uvs";
-    // Silent clients are let go in any case, and told.
-    const SPARED_AFTER: Option<Duration> = None;
 
     fn serve(&self, client: &Client, peer: Peer) {
         serve(&client.stream, peer, &self.options, self.backend.as_ref());
@@ -114,6 +112,8 @@ impl Server {
         let terms = Terms {
             operators: options.operators,
             clients: options.clients,
+            // Silent clients are let go in any case, and told.
+            spared_after: None,
             on_thread: options.on_thread.clone(),
         };
         Reception::start(directory, terms, Arc::new(Control { options, backend })).map(Self)

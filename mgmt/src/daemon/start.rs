@@ -174,11 +174,8 @@ pub(super) fn start(
     options.on_thread = Some(Arc::new(move || {
         housekeeping.pin();
     }));
-    let ipvs_options = ipvs::Options {
-        operators: options.operators,
-        clients: options.clients,
-        on_thread: options.on_thread.clone(),
-    };
+    let mut ipvs_options = ipvs::Options::new(options.operators, options.clients);
+    ipvs_options.on_thread.clone_from(&options.on_thread);
     let requests = Arc::new(Requests { queue: queue.clone(), revision, listing });
     let server = Server::start(Arc::clone(&directory), options, Arc::clone(&requests) as Arc<dyn Backend>)?;
     let ipvs = ipvs::Server::start(directory, ipvs_options, requests)?;

@@ -30,6 +30,8 @@ mod kernel_tests;
 #[cfg(test)]
 mod mutation_tests;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod server_tests;
 #[cfg(test)]
 mod testing;

@@ -3,82 +3,15 @@
 //! `UVS_MUTATIONS=1000000 cargo test --release -p mgmt mutations` plays a million of them; `UVS_SEED` chooses others.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dataplane::engine::{Shared, SharedLimits};
-use dataplane::id::Ticks;
-
+use super::real::Real;
 use super::testing::{IPVSADM, KEEPALIVED, Model, ODD, ask, bytes, cases};
-use crate::control::{Backend, Peer};
+use crate::control::Backend as _;
 use crate::desired::{Change, Desired, DestinationAdd, ServiceAdd};
-use crate::management::{Limits, Management, Network, Port, Tables, View};
-use crate::protocol::{Fault, Request, Response, ServiceState};
+use crate::management::Limits;
+use crate::protocol::ServiceState;
 
 const LIMITS: Limits = Limits { services: 12, destinations: 24 };
-
-/// The management core, and a model of the changes it accepted.
-struct Director {
-    management: Management,
-    shared: Shared,
-    model: Model,
-    accepted: u64,
-}
-
-struct Real(Mutex<Director>);
-
-impl Real {
-    fn new() -> Self {
-        let tables = Tables {
-            addresses: vec!["192.168.10.1/24".parse().unwrap()],
-            routes: Vec::new(),
-            neighbours: Vec::new(),
-        };
-        let port = Port { name: "eth0".into(), mac: [2; 6], mtu: 1500, tables: Some(tables) };
-        let Limits { services, destinations } = LIMITS;
-        let (services, destinations) = (services as usize, destinations as usize);
-        Self(Mutex::new(Director {
-            management: Management::new(LIMITS, Network::new(vec![port])),
-            shared: Shared::new(SharedLimits { workers: 1, services, destinations, templates: 16 }, 1),
-            model: Model::default(),
-            accepted: 0,
-        }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Director> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Backend for Real {
-    fn call(&self, request: Request, _: Peer) -> Result<Response, Fault> {
-        let director = &mut *self.lock();
-        match request {
-            Request::Change { change, .. } => {
-                let changed = director.management.change(&change, &director.shared)?;
-                director
-                    .model
-                    .change(&change)
-                    .unwrap_or_else(|refusal| panic!("{change:?} is made, but {refusal}"));
-                director.accepted += 1;
-                let snapshot = director.management.snapshot();
-                director.management.published(&director.shared);
-                director.management.housekeep(director.accepted * 100, &director.shared, snapshot.revision);
-                Ok(Response::Changed(changed))
-            }
-            Request::CountersZero(zero) => {
-                director.management.zero(zero, &director.shared).map(Response::Zeroed)
-            }
-            request => {
-                let view = View { shared: &director.shared, tables: &[], now: Ticks(0) };
-                director.management.answer(&request, &view)
-            }
-        }
-    }
-
-    fn revision(&self) -> u64 {
-        self.lock().management.desired().revision()
-    }
-}
 
 /// What is desired, in the words of the model.
 fn held(desired: &Desired) -> Vec<ServiceState> {
@@ -218,7 +151,7 @@ fn mutations_change_nothing_but_what_is_accepted() {
         with_length(&mut message);
         corpus.push(message);
     }
-    let director = Real::new();
+    let director = Real::new(LIMITS);
     let mut random = Random(number("UVS_SEED", 1));
     let (mut refused, mut accepted) = (0_u64, 0_u64);
     for _ in 0..number("UVS_MUTATIONS", 20_000) {

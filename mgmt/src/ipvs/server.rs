@@ -27,8 +27,19 @@ pub struct Options {
     pub operators: Operators,
     /// Clients at a time.
     pub clients: usize,
+    /// Silence after which a client gives its place to a new one when all are taken. Silence alone ends none: keepalived holds one
+    /// connection as long as it runs, and may say nothing for days.
+    pub spared_after: Duration,
     /// Called first on every thread the server starts: puts it on its CPU.
     pub on_thread: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Options {
+    /// The director's own bounds.
+    #[must_use]
+    pub fn new(operators: Operators, clients: usize) -> Self {
+        Self { operators, clients, spared_after: Duration::from_secs(60), on_thread: None }
+    }
 }
 
 impl std::fmt::Debug for Options {
@@ -55,9 +66,14 @@ impl Server {
         options: Options,
         backend: Arc<dyn Backend>,
     ) -> Result<Self, ClaimError> {
-        let Options { operators, clients, on_thread } = options;
-        Reception::start(directory, Terms { operators, clients, on_thread }, Arc::new(Netlink { backend }))
-            .map(Self)
+        let Options { operators, clients, spared_after, on_thread } = options;
+        let spared_after = Some(spared_after);
+        Reception::start(
+            directory,
+            Terms { operators, clients, spared_after, on_thread },
+            Arc::new(Netlink { backend }),
+        )
+        .map(Self)
     }
 
     /// How many clients are connected, for `status`.
@@ -80,8 +96,6 @@ impl Host for Netlink {
     const SOCKET: &'static str = "ipvs.sock";
     const KIND: SocketType = SocketType::SEQPACKET;
     const THREADS: &'static str = "ipvs";
-    // Keepalived holds one connection as long as it runs and may say nothing for days: silence alone ends none.
-    const SPARED_AFTER: Option<Duration> = Some(Duration::from_secs(60));
 
     fn serve(&self, client: &Client, peer: Peer) {
         let responder = Responder { backend: self.backend.as_ref(), peer };

@@ -73,6 +73,27 @@ fn a_place_that_is_taken_is_given_back() {
 }
 
 #[test]
+fn the_client_that_was_silent_longest_gives_way() {
+    let served = Served::sparing("spared", Arc::new(Modelled::default()), Duration::from_millis(50));
+    let first = served.client();
+    wait_for_clients(&served, 1);
+    std::thread::sleep(Duration::from_millis(20));
+    let second = served.client();
+    wait_for_clients(&served, 2);
+    std::thread::sleep(Duration::from_millis(20));
+    let _others: Vec<UnixStream> = (0..6).map(|_| served.client()).collect();
+    wait_for_clients(&served, 8);
+    send(&first, &info()).unwrap();
+    assert_eq!(receive(&first).unwrap().len(), 36);
+    std::thread::sleep(Duration::from_millis(60));
+    answers(&served);
+    assert_eq!(receive(&second).map(|read| read.len()), Ok(0), "the longest silence");
+    assert_eq!(receive(&first).unwrap().len(), 36, "it spoke since and keeps its place");
+    send(&first, &info()).unwrap();
+    assert_eq!(receive(&first).unwrap().len(), 36);
+}
+
+#[test]
 fn oversize_ends_the_conversation_and_nothing_else() {
     let served = Served::new("oversize", Arc::new(Modelled::default()));
     let client = served.client();

@@ -335,10 +335,15 @@ pub(super) struct Served {
 impl Served {
     /// Serves `backend` to everybody, eight at a time.
     pub(super) fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
+        Self::sparing(name, backend, Duration::from_secs(60))
+    }
+
+    /// The same, where a client that was silent for `spared_after` gives way.
+    pub(super) fn sparing(name: &str, backend: Arc<dyn Backend>, spared_after: Duration) -> Self {
         let directory = std::env::temp_dir().join(format!("uvs-ipvs-{}-{name}", std::process::id()));
         let group = rustix::process::getegid().as_raw();
         let claimed = ControlDirectory::claim(&directory, &group.to_string()).unwrap();
-        let options = Options { operators: Operators::group(group), clients: 8, on_thread: None };
+        let options = Options { spared_after, ..Options::new(Operators::group(group), 8) };
         let server = Server::start(Arc::new(claimed), options, backend).unwrap();
         Self { directory, server }
     }

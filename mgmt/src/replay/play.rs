@@ -103,8 +103,7 @@ impl Player {
         let listen = |error: &dyn std::fmt::Display| PlayError::Listen(error.to_string());
         let directory =
             ControlDirectory::claim(&sandbox.control(), "root").map_err(|error| listen(&error))?;
-        let options =
-            ipvs::Options { operators: Operators::group(directory.gid()), clients: 16, on_thread: None };
+        let options = ipvs::Options::new(Operators::group(directory.gid()), 16);
         let endpoint = ipvs::Server::start(Arc::new(directory), options, Arc::new(world.clone()))
             .map_err(|error| listen(&error))?;
         let asked = world.clone();
