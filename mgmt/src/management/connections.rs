@@ -132,18 +132,24 @@ impl Part<'_> {
     }
 
     fn entry<A: Address>(&self, view: &ConnectionView<A>) -> ConnectionEntry {
+        let served = self.servers.get(view.destination);
+        // A tunnel's end of the other family has no place in the connection itself.
+        let across = served.filter(|served| A::from_ip(served.server.ip).is_none());
         ConnectionEntry {
             protocol: EntryProtocol::of(view.tuple.protocol),
             client: Endpoint { ip: view.tuple.source.ip(), port: view.tuple.source_port },
             virtual_address: Endpoint { ip: view.tuple.destination.ip(), port: view.tuple.destination_port },
-            destination: Endpoint { ip: view.server.ip(), port: view.server_port },
+            destination: Endpoint {
+                ip: across.map_or_else(|| view.server.ip(), |served| served.server.ip),
+                port: view.server_port,
+            },
             state: view.state.name().to_owned(),
             expires_ms: view.expires_in(self.view.now).into(),
             packets: view.packets_in.into(),
             worker: u8::try_from(self.worker).ok(),
             template: false,
             flags: view.flags,
-            mark: self.servers.get(view.destination).and_then(|served| served.mark),
+            mark: served.and_then(|served| served.mark),
         }
     }
 
