@@ -110,7 +110,9 @@ impl<P: Packet> Core<P> {
         let snapshot = turn.snapshot;
         let virtual_ =
             snapshot.marks.cover(&request) || snapshot.virtual_addresses.contains(request.destination.ip());
-        if !virtual_ || snapshot.is_local(request.destination.ip()) {
+        // An IPv4 stack takes a packet from its own address for a martian and drops it; IPv6 has no such rule.
+        let martian = A::LENGTH == 4 && snapshot.is_local(request.destination.ip());
+        if !virtual_ || martian {
             return;
         }
         let found = table.find(table.hash(&request), &request).filter(|found| !found.reverse);
