@@ -49,6 +49,8 @@ named! {
         TtlExceeded => "ttl_exceeded",
         /// Longer than the next link's MTU and not to be fragmented; answered by ICMP.
         OverMtu => "over_mtu",
+        /// No buffer for what was to take its place, or its data does not lie in the first segment.
+        NoBuffer => "no_buffer",
         /// Longer than the next link's MTU: sent on in fragments, which count as generated.
         Fragmented => "fragmented",
         /// Would have been scheduled, but `drop_packet` thins out what is new.

@@ -15,7 +15,9 @@ use dataplane::engine::Event;
 use dataplane::exception::PuntClass;
 use dataplane::id::PortId;
 use dataplane::packet::{checksum, tcp};
-use dataplane::snapshot::{Method, NextHop, Route, RouteView, Routes, Settings};
+use dataplane::snapshot::{
+    ClientMask, Method, NextHop, Persistence, Route, RouteView, Routes, SchedulerKind, ServiceSpec, Settings,
+};
 use dataplane::steering::Steering;
 use gateway::*;
 use std::net::{IpAddr, SocketAddr};
@@ -92,6 +94,10 @@ fn states_follow_both_ends() {
 fn a_port_less_server_gets_the_port_that_was_asked_for() {
     let mut gateway = Gateway::alone();
     gateway.service(key(6, VIP, 0));
+    // Nothing else may take every port.
+    let persistence = Some(Persistence { timeout: 300_000, mask: ClientMask::HOST_V4 });
+    let spec = ServiceSpec { persistence, ..ServiceSpec::new(key(6, VIP, 0), SchedulerKind::Rr) };
+    gateway.editor.edit_service(spec).unwrap();
     gateway.destination(key(6, VIP, 0), server(3), 0, Method::Masquerade);
     for port in [80, 443, 8443] {
         let frame = request(CLIENT, &format!("{VIP}:{port}"));
@@ -124,6 +130,8 @@ fn removed_servers_and_services_go_on_answering_until_their_last_connection_is_g
     for workers in [1, 2] {
         let mut gateway = web(Gateway::of(workers, Steering::Client));
         open(&mut gateway);
+        // Without any service the director would not be in the way.
+        gateway.service(key(17, VIP, 53));
         let reply = answer("192.168.10.3:8080", CLIENT).tcp(tcp::ACK);
         gateway.editor.remove_service(&key(6, VIP, 80)).unwrap();
         gateway.publish();

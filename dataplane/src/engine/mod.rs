@@ -14,11 +14,11 @@ use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::exception::PuntClass;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
-use crate::pipeline::{Leaving, Owner, Parking, Slots, Turn};
+use crate::pipeline::{Leaving, Lines, Owner, Parking, Piece, Slots, Turn};
 use crate::scheduler::{Cursor, Localities, Random};
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
-use crate::steering::fragments::{FragmentKey, FragmentMap};
+use crate::steering::fragments::{FragmentKey, FragmentMap, MOST_PIECES};
 use crate::tokens::TokenBucket;
 use defence::Defence;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -98,6 +98,8 @@ pub(crate) struct Core<P> {
     pub(crate) localities: Localities,
     pub(crate) parking: Parking<P>,
     pub(crate) fragments: FragmentMap<(P, PortId)>,
+    /// The pieces behind the first one of a datagram, while that is on its way: they fare as it does.
+    pub(crate) rest: Vec<Piece<P>>,
     /// A connection whose successor is being scheduled.
     pub(crate) leaving: Option<Leaving>,
     pub(crate) defence: Defence,
@@ -115,6 +117,8 @@ pub struct Engine<P> {
     pub(crate) v4: Table<Ipv4Addr>,
     pub(crate) v6: Table<Ipv6Addr>,
     pub(crate) slots: Slots<P>,
+    /// Pieces of datagrams that come one after the other.
+    pub(crate) lines: Lines<P>,
     /// When [`Engine::turn`] last did its millisecond's work.
     ticked: Ticks,
     /// More connections have timed out than one turn closes.
@@ -144,6 +148,7 @@ impl<P: Packet> Engine<P> {
                 random,
                 parking: Parking::new(config.parked),
                 fragments: FragmentMap::new(config.fragments, config.fragments, config.hash_key.0),
+                rest: Vec::with_capacity(MOST_PIECES.into()),
                 leaving: None,
                 defence: Defence::default(),
                 hash_key: config.hash_key,
@@ -154,6 +159,7 @@ impl<P: Packet> Engine<P> {
             v4: table(config.connections_v4, config, now)?,
             v6: table(config.connections_v6, config, now)?,
             slots: Slots::new(),
+            lines: Lines::new(config.workers),
             ticked: now,
             behind: false,
             revision: 0,
@@ -202,7 +208,7 @@ impl<P: Packet> Engine<P> {
             let refused = self.v4.wheel_full() + self.v6.wheel_full();
             self.core.counters().set(Counter::WheelFull, refused);
         }
-        self.core.counters().set_in_flight(self.core.in_flight());
+        self.core.counters().set_in_flight(self.core.in_flight() + self.lines.len() as u64);
     }
 
     /// Closes what has timed out, a bounded number in a turn; whether more is due.
@@ -234,13 +240,32 @@ impl<P: Packet> Core<P> {
 
     /// Drops a packet.
     #[inline]
-    pub(crate) fn discard(&self, packet: P, reason: DropReason) {
+    pub(crate) fn discard(&mut self, packet: P, reason: DropReason) {
         self.counters().drop_one(reason);
         drop(packet);
+        if !self.rest.is_empty() {
+            self.discard_rest(reason);
+        }
+    }
+
+    /// The rest of a datagram fares as its first piece.
+    #[cold]
+    fn discard_rest(&mut self, reason: DropReason) {
+        let counters = &self.shared.counters[self.id.index()];
+        self.rest.drain(..).for_each(|_| counters.drop_one(reason));
     }
 
     /// Hands a frame to the kernel's stack.
-    pub(crate) fn punt<S: Sink<P>>(&self, class: PuntClass, port: PortId, packet: P, sink: &mut S) {
+    pub(crate) fn punt<S: Sink<P>>(&mut self, class: PuntClass, port: PortId, packet: P, sink: &mut S) {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.punt_one(class, port, packet, sink);
+        for piece in rest.drain(..) {
+            self.punt_one(class, piece.port, piece.packet, sink);
+        }
+        self.rest = rest;
+    }
+
+    fn punt_one<S: Sink<P>>(&mut self, class: PuntClass, port: PortId, packet: P, sink: &mut S) {
         let (counter, full) = match class {
             PuntClass::Control => (Counter::PuntedControl, DropReason::PuntControlFull),
             PuntClass::Local => (Counter::PuntedLocal, DropReason::PuntLocalFull),
@@ -253,7 +278,7 @@ impl<P: Packet> Core<P> {
     }
 
     /// Hands a packet to another worker.
-    pub(crate) fn redirect<S: Sink<P>>(&self, to: WorkerId, redirected: Redirected<P>, sink: &mut S) {
+    pub(crate) fn redirect<S: Sink<P>>(&mut self, to: WorkerId, redirected: Redirected<P>, sink: &mut S) {
         let fragment =
             !matches!(redirected.redirect, Redirect::ToOwner | Redirect::Ask { learned: None, .. });
         match sink.redirect(to, redirected) {

@@ -70,6 +70,8 @@ pub(super) const DONT_FRAGMENT: u8 = 1;
 pub(super) const FIRST_FRAGMENT: u8 = 2;
 pub(super) const LATER_FRAGMENT: u8 = 4;
 pub(super) const MORE_FRAGMENTS: u8 = 8;
+pub(super) const OPTIONS: u8 = 16;
+const COLLECTED: u8 = 32;
 
 /// Copies `N` bytes at `at`; zeros where the data ends before, which offsets made by parsing never see.
 #[inline(always)]
@@ -136,6 +138,45 @@ impl Headers {
     #[must_use]
     pub const fn more_fragments(&self) -> bool {
         self.flags & MORE_FRAGMENTS != 0
+    }
+
+    /// An IPv4 header with options.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_options(&self) -> bool {
+        self.flags & OPTIONS != 0
+    }
+
+    /// Neither a whole datagram as it came nor one without options: the straight way is not for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_uncommon(&self) -> bool {
+        self.flags & (FIRST_FRAGMENT | LATER_FRAGMENT | OPTIONS) != 0
+    }
+
+    /// These headers are of a first piece, with the rest of its datagram behind it, or have options.
+    #[inline(always)]
+    #[must_use]
+    pub const fn needs_care(&self) -> bool {
+        self.flags & (COLLECTED | OPTIONS) != 0
+    }
+
+    /// The length is that of the whole datagram, the rest that of its first piece.
+    #[must_use]
+    pub(crate) const fn is_collected(&self) -> bool {
+        self.flags & COLLECTED != 0
+    }
+
+    /// The headers of a first piece, with the length of the whole datagram.
+    #[must_use]
+    pub(crate) const fn collected(self, ip_length: u32) -> Self {
+        Self { ip_length, flags: self.flags | COLLECTED, ..self }
+    }
+
+    /// The headers of a first piece with its own length.
+    #[must_use]
+    pub(crate) const fn alone(self, ip_length: u32) -> Self {
+        Self { ip_length, flags: self.flags & !COLLECTED, ..self }
     }
 
     /// Length of the IP header with options or extension headers, in bytes; 0 for a later fragment.

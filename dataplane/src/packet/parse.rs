@@ -6,8 +6,8 @@
 
 use super::checksum;
 use super::headers::{
-    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, be16, bytes, chunk, long,
-    short,
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, be16, bytes,
+    chunk, long, short,
 };
 use super::ipv6;
 use crate::counters::DropReason;
@@ -221,7 +221,8 @@ fn ipv4_checked(frame: &Frame<'_>, network: usize, header: &[u8; 20], header_len
         tcp_flags: 0,
         icmp_type: 0,
         family: Family::V4,
-        flags: if bits & DONT == 0 { 0 } else { DONT_FRAGMENT },
+        flags: if bits & DONT == 0 { 0 } else { DONT_FRAGMENT }
+            | if header_length > 20 { OPTIONS } else { 0 },
     };
     if bits & (MORE | OFFSET) != 0 {
         return fragment(frame, headers, place, place, (bits & OFFSET) * 8, bits & MORE != 0);

@@ -1,7 +1,9 @@
 //! Frames for tests: a deterministic generator that knows what it has made.
 
 use super::checksum;
-use super::headers::{DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS};
+use super::headers::{
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS,
+};
 use crate::flow::protocol;
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -211,7 +213,7 @@ fn ipv4(random: &mut Random, frame: &mut Vec<u8>, headers: &mut Headers, piece: 
     header[2..4].copy_from_slice(&u16::try_from(headers.ip_length).unwrap().to_be_bytes());
     headers.fragment_id = u16::from_be_bytes([header[4], header[5]]).into();
     let dont_fragment = random.one_in(2);
-    headers.flags = if dont_fragment { DONT_FRAGMENT } else { 0 };
+    headers.flags = if dont_fragment { DONT_FRAGMENT } else { 0 } | if options > 0 { OPTIONS } else { 0 };
     let bits = u16::from(dont_fragment) << 14 | fragment_bits(headers, piece, payload.len(), 3, 13);
     header[6..8].copy_from_slice(&bits.to_be_bytes());
     header[8] = headers.ttl;

@@ -32,11 +32,12 @@ impl<P: Packet> Core<P> {
     #[cold]
     pub(super) fn answer_from<S: Sink<P>>(
         &mut self,
-        refused: Refused<P>,
+        mut refused: Refused<P>,
         report: Report,
         source: IpAddr,
         turn: &mut Turn<'_, S>,
     ) {
+        self.put_together(&mut refused);
         if let Some(frame) = self.compose(&refused, report, source, turn) {
             turn.sink.transmit(refused.port, frame);
         }

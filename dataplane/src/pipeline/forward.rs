@@ -3,7 +3,9 @@
 
 use super::Turn;
 use super::answer::Refused;
+use super::lengths::obeys_dont_fragment;
 use super::parking::{Awaited, Parked};
+use super::pieces::Piece;
 use crate::address::Address;
 use crate::connection::{Line, flags};
 use crate::counters::{Counter, DropReason, SharedCounts};
@@ -67,7 +69,7 @@ impl<P: Packet> Core<P> {
         how: How,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        if how != How::Direct {
+        if how != How::Direct || outgoing.headers.needs_care() {
             return self.forward_changed(outgoing, how, turn);
         }
         let Outgoing { headers, destination, .. } = outgoing;
@@ -81,11 +83,10 @@ impl<P: Packet> Core<P> {
             turn.sink.transmit(destination.port, outgoing.packet);
             return true;
         }
-        self.held_up(outgoing, how, destination.mtu, turn);
-        false
+        self.held_up(outgoing, how, destination.mtu, turn)
     }
 
-    /// The same for masqueraded and tunnelled connections.
+    /// The same for masqueraded and tunnelled connections, and for what needs care.
     #[inline(never)]
     fn forward_changed<S: Sink<P>>(
         &mut self,
@@ -93,17 +94,18 @@ impl<P: Packet> Core<P> {
         how: How,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let Outgoing { headers, destination, .. } = outgoing;
+        let Outgoing { headers, to, destination, .. } = outgoing;
+        if headers.needs_care() {
+            return self.forward_with_care(outgoing, how, turn);
+        }
         let mtu = self.longest(&outgoing, how, turn);
         let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop else {
-            self.held_up(outgoing, how, mtu, turn);
-            return false;
+            return self.held_up(outgoing, how, mtu, turn);
         };
         if headers.ttl <= 1 || headers.ip_length > mtu.into() {
-            self.held_up(outgoing, how, mtu, turn);
-            return false;
+            return self.held_up(outgoing, how, mtu, turn);
         }
-        if let Err(reason) = self.change(&mut outgoing, how, turn) {
+        if let Err(reason) = self.change(&mut outgoing.packet, headers, (how, to), turn) {
             self.discard(outgoing.packet, reason);
             return false;
         }
@@ -114,7 +116,7 @@ impl<P: Packet> Core<P> {
 
     /// The longest packet that reaches the destination in one piece: what the link takes, and for a tunnel what its outer
     /// headers leave of that and of the path MTU that was learnt.
-    fn longest<S>(&self, outgoing: &Outgoing<'_, P>, how: How, turn: &Turn<'_, S>) -> u16 {
+    pub(super) fn longest<S>(&self, outgoing: &Outgoing<'_, P>, how: How, turn: &Turn<'_, S>) -> u16 {
         let Outgoing { headers, to, destination, .. } = outgoing;
         if how != How::Tunnel {
             return destination.mtu;
@@ -127,14 +129,13 @@ impl<P: Packet> Core<P> {
     }
 
     /// Changes a packet that leaves: its TTL and what the method asks for.
-    fn change<S>(
+    pub(super) fn change<S>(
         &mut self,
-        outgoing: &mut Outgoing<'_, P>,
-        how: How,
+        packet: &mut P,
+        headers: &Headers,
+        (how, to): (How, DestinationSlot),
         turn: &Turn<'_, S>,
     ) -> Result<(), DropReason> {
-        let headers = outgoing.headers;
-        let packet = &mut outgoing.packet;
         match how {
             How::Direct => {}
             How::Masquerade { server, port } => {
@@ -147,7 +148,7 @@ impl<P: Packet> Core<P> {
                 }
             }
             How::Tunnel => {
-                let outer = turn.snapshot.encapsulation(outgoing.to).ok_or(DropReason::NoRoute)?;
+                let outer = turn.snapshot.encapsulation(to).ok_or(DropReason::NoRoute)?;
                 let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
                 // IPv6 in IPv4 goes without, as in the kernel.
                 let whole = headers.family == Family::V4
@@ -162,9 +163,21 @@ impl<P: Packet> Core<P> {
     }
 
     /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet. `mtu` is that for
-    /// the packet as it came.
+    /// the packet as it came. `true` when it went on in fragments.
     #[cold]
-    fn held_up<S: Sink<P>>(&mut self, outgoing: Outgoing<'_, P>, how: How, mtu: u16, turn: &mut Turn<'_, S>) {
+    pub(super) fn held_up<S: Sink<P>>(
+        &mut self,
+        outgoing: Outgoing<'_, P>,
+        how: How,
+        mtu: u16,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let too_long = outgoing.headers.ip_length > mtu.into();
+        let refused = too_long && obeys_dont_fragment(outgoing.headers, how, turn);
+        let resolved = matches!(outgoing.destination.next_hop, NextHop::Resolved { .. });
+        if resolved && outgoing.headers.ttl > 1 && too_long && !refused {
+            return self.forward_with_care(outgoing, how, turn);
+        }
         let Outgoing { packet, port, headers, to, destination } = outgoing;
         let headers = *headers;
         match destination.next_hop {
@@ -174,55 +187,37 @@ impl<P: Packet> Core<P> {
                 let refused = Refused { packet, port, headers, reason: DropReason::TtlExceeded };
                 self.answer_for(refused, Report::TimeExceeded, (how, to), turn);
             }
-            _ if headers.ip_length > mtu.into() => {
+            _ if refused => {
+                let mut packet = packet;
+                // The kernel finds out after it has decremented the TTL.
+                let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
                 let refused = Refused { packet, port, headers, reason: DropReason::OverMtu };
-                self.over_mtu(refused, mtu, (how, to), turn);
+                self.answer_for(refused, Report::TooBig { mtu }, (how, to), turn);
             }
-            _ => self.park(
-                Parked {
-                    packet,
-                    port,
-                    headers,
-                    awaited: Awaited::Destination { slot: to, how },
-                    deadline: turn.now,
-                },
-                turn,
-            ),
+            _ => {
+                let awaited = Awaited::Destination { slot: to, how };
+                let mut pieces = self.all_pieces(packet, port, &headers);
+                for Piece { packet, port, headers } in pieces.drain(..) {
+                    self.park(Parked { packet, port, headers, awaited, deadline: turn.now }, turn);
+                }
+                self.rest = pieces;
+            }
         }
-    }
-
-    /// Too long for the next link: the sender learns the MTU.
-    #[cold]
-    fn over_mtu<S: Sink<P>>(
-        &mut self,
-        mut refused: Refused<P>,
-        mtu: u16,
-        (how, to): (How, DestinationSlot),
-        turn: &mut Turn<'_, S>,
-    ) {
-        let headers = refused.headers;
-        // Tunnels without path MTU discovery fragment their outer packet, whatever the inner one says.
-        let ignored = how == How::Tunnel && headers.family == Family::V4 && !turn.snapshot.settings.pmtu_disc;
-        if headers.dont_fragment() && !ignored {
-            // The kernel finds out after it has decremented the TTL.
-            let _ = decrement_ttl(refused.packet.data_mut(), headers.network.into(), headers.family);
-            self.answer_for(refused, Report::TooBig { mtu }, (how, to), turn);
-        } else {
-            self.discard(refused.packet, DropReason::OverMtu);
-        }
+        false
     }
 
     /// Tells the sender, from the virtual address. What says something to the client in the virtual address's name counts as the
     /// server's, but with masquerading, where the kernel looks for the server's own address.
     fn answer_for<S: Sink<P>>(
         &mut self,
-        refused: Refused<P>,
+        mut refused: Refused<P>,
         report: Report,
         (how, to): (How, DestinationSlot),
         turn: &mut Turn<'_, S>,
     ) {
         let virtual_address = refused.headers.key(refused.packet.data()).destination();
         let own = turn.snapshot.is_local(virtual_address);
+        self.put_together(&mut refused);
         let frame = if own { self.compose(&refused, report, virtual_address, turn) } else { None };
         if let Some(frame) = frame {
             if !matches!(how, How::Masquerade { .. }) {

@@ -8,6 +8,7 @@
 
 mod answer;
 mod forward;
+mod lengths;
 mod live;
 mod own;
 mod parking;
@@ -22,6 +23,7 @@ pub(crate) use live::Leaving;
 pub(crate) use own::Owner;
 pub(crate) use parking::Parking;
 pub use pieces::Learned;
+pub(crate) use pieces::{Lines, Piece};
 
 use crate::connection::{Candidate, ConnectionId, FlowHash, Found, Table};
 use crate::counters::{Counter, DropReason};
@@ -30,7 +32,7 @@ use crate::exception::PuntClass;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::icmp::Report;
-use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac};
+use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac, options};
 use crate::snapshot::Snapshot;
 use answer::Refused;
 use forward::{How, Outgoing};
@@ -145,13 +147,19 @@ impl<P: Packet> Engine<P> {
                 Addressee::Other => return self.core.discard(packet, DropReason::OtherHost),
             }
         }
-        if slot.headers.is_fragment() || !matches!(slot.headers.protocol, protocol::TCP | protocol::UDP) {
+        if slot.headers.is_uncommon() || !matches!(slot.headers.protocol, protocol::TCP | protocol::UDP) {
             let headers = slot.headers;
             return self.unusual(port, packet, headers, turn);
         }
         slot.packet = Some(packet);
         slot.port = port;
         slot.ask = 0;
+        self.divide(turn);
+    }
+
+    /// The packet in the next slot goes on, here or elsewhere.
+    #[inline(always)]
+    fn divide<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
         if self.core.owner.alone() {
             self.admit();
         } else {
@@ -159,15 +167,21 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    /// Neither a whole segment nor a whole datagram.
+    /// Neither a whole segment nor a whole datagram, or one with options.
     #[cold]
     fn unusual<S: Sink<P>>(&mut self, port: PortId, packet: P, headers: Headers, turn: &mut Turn<'_, S>) {
         if headers.is_fragment() {
             self.piece(port, packet, headers, turn);
         } else if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
             self.icmp(port, packet, headers, turn);
-        } else {
+        } else if !matches!(headers.protocol, protocol::TCP | protocol::UDP)
+            || !options_are_ours(&packet, &headers)
+        {
             self.core.not_ours(port, packet, &headers, turn);
+        } else {
+            let slot = &mut self.slots.slots[self.slots.count];
+            (slot.packet, slot.port, slot.ask) = (Some(packet), port, 0);
+            self.divide(turn);
         }
     }
 
@@ -189,10 +203,10 @@ impl<P: Packet> Engine<P> {
             Redirect::Ask { left, .. } if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
                 self.relay(port, packet, headers, left, turn);
             }
-            Redirect::Ask { left, learned } => {
-                let headers = learned.map_or(headers, |learned| learned.applied_to(headers));
-                self.enter(port, packet, headers, left, turn);
+            Redirect::Ask { left, learned: Some(learned) } => {
+                self.piece_asked_about(port, packet, headers, (learned, left), turn);
             }
+            Redirect::Ask { left, learned: None } => self.enter(port, packet, headers, left, turn),
         }
     }
 
@@ -438,4 +452,10 @@ impl<P: Packet> Core<P> {
         };
         self.punt(class, port, packet, turn.sink);
     }
+}
+
+/// Whether options ask for nothing but what the director does; the host's stack sees to others.
+fn options_are_ours<P: Packet>(packet: &P, headers: &Headers) -> bool {
+    let header = packet.data().get(headers.network.into()..headers.transport.into());
+    header.is_some_and(options::acceptable)
 }

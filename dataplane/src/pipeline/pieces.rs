@@ -1,4 +1,5 @@
-//! Fragments: pieces of one datagram meet at its home, learn their ports there and go on to the flow's owner, each by itself.
+//! Fragments: pieces of one datagram meet at its home, leave it together once they are all there, and are put in line again at
+//! the flow's owner. There the first piece goes the way of a packet, with the whole datagram's length, and the rest follow it.
 
 use super::Turn;
 use super::own::Shard;
@@ -6,8 +7,8 @@ use crate::counters::DropReason;
 use crate::engine::{Engine, Redirect, Redirected, Sink};
 use crate::flow::{FlowKey, protocol};
 use crate::id::{PortId, Ticks};
-use crate::packet::{Headers, Packet};
-use crate::steering::fragments::{Fragment, FragmentKey};
+use crate::packet::{Family, Headers, Packet};
+use crate::steering::fragments::{Fragment, FragmentKey, MOST_PIECES};
 
 /// What a later piece knows from the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +29,37 @@ impl Learned {
     }
 
     /// A piece's headers, with the ports of the first.
-    pub(super) const fn applied_to(self, headers: Headers) -> Headers {
+    const fn applied_to(self, headers: Headers) -> Headers {
         let Self { source_port, destination_port, protocol } = self;
         Headers { source_port, destination_port, protocol, ..headers }
+    }
+}
+
+/// A piece of a datagram on its way.
+#[derive(Debug)]
+pub(crate) struct Piece<P> {
+    pub(crate) packet: P,
+    /// Port it came in by.
+    pub(crate) port: PortId,
+    pub(super) headers: Headers,
+}
+
+/// Pieces that come one after the other, by where they come from: every home's, and those that another worker asks about.
+#[derive(Debug)]
+pub(crate) struct Lines<P> {
+    lines: Box<[Vec<Piece<P>>]>,
+    count: usize,
+}
+
+impl<P> Lines<P> {
+    pub(crate) fn new(workers: u8) -> Self {
+        let line = || Vec::with_capacity(MOST_PIECES.into());
+        Self { lines: std::iter::repeat_with(line).take(usize::from(workers) + 1).collect(), count: 0 }
+    }
+
+    /// Pieces in all lines.
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 }
 
@@ -79,32 +108,31 @@ impl<P: Packet> Engine<P> {
         while let Some(fragment) = self.core.fragments.pop() {
             match fragment {
                 Fragment::Pass { packet: (packet, port), headers } => {
-                    self.piece_goes_on(port, packet, headers, turn);
+                    self.piece_goes_on(Piece { packet, port, headers }, turn);
                 }
                 Fragment::Drop { packet: (packet, _), reason } => self.core.discard(packet, reason),
             }
         }
     }
 
-    /// A piece whose ports are known.
-    fn piece_goes_on<S: Sink<P>>(
-        &mut self,
-        port: PortId,
-        packet: P,
-        headers: Headers,
-        turn: &mut Turn<'_, S>,
-    ) {
+    /// A piece of a whole datagram.
+    fn piece_goes_on<S: Sink<P>>(&mut self, piece: Piece<P>, turn: &mut Turn<'_, S>) {
+        let Piece { packet, port, headers } = &piece;
         if !matches!(headers.protocol, protocol::TCP | protocol::UDP) {
-            return self.core.not_ours(port, packet, &headers, turn);
+            return self.core.not_ours(piece.port, piece.packet, &piece.headers, turn);
+        }
+        if self.core.owner.alone() {
+            return self.line_up(self.core.id.index(), piece, 0, turn);
         }
         let key = headers.key(packet.data());
-        match self.core.owner.of(&key, None, port, turn.snapshot) {
+        match self.core.owner.of(&key, None, *port, turn.snapshot) {
             Shard::Of(owner) if owner != self.core.id => {
-                let redirect = Redirect::FragmentToOwner(Learned::of(&headers));
+                let redirect = Redirect::FragmentToOwner(Learned::of(headers));
+                let Piece { packet, port, .. } = piece;
                 self.core.redirect(owner, Redirected { packet, port, redirect }, turn.sink);
             }
-            Shard::Unknown => self.enter(port, packet, headers, self.core.owner.others(), turn),
-            _ => self.enter(port, packet, headers, 0, turn),
+            Shard::Unknown => self.line_up(self.core.id.index(), piece, self.core.owner.others(), turn),
+            _ => self.line_up(self.core.id.index(), piece, 0, turn),
         }
     }
 
@@ -117,7 +145,67 @@ impl<P: Packet> Engine<P> {
         learned: Learned,
         turn: &mut Turn<'_, S>,
     ) {
-        self.enter(port, packet, learned.applied_to(headers), 0, turn);
+        let home = self.core.home_of(&FragmentKey::new(packet.data(), &headers));
+        let headers = learned.applied_to(headers);
+        self.line_up(home.index(), Piece { packet, port, headers }, 0, turn);
+    }
+
+    /// A piece that another worker knows no connection for; `left` more may be asked.
+    pub(super) fn piece_asked_about<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        headers: Headers,
+        (learned, left): (Learned, u8),
+        turn: &mut Turn<'_, S>,
+    ) {
+        // Only one worker asks this one.
+        let asked = self.lines.lines.len() - 1;
+        let headers = learned.applied_to(headers);
+        self.line_up(asked, Piece { packet, port, headers }, left, turn);
+    }
+
+    /// Puts a piece behind the one before it. What comes from one place comes in order; where a ring was full some are missing, and
+    /// the others are of no use then.
+    fn line_up<S: Sink<P>>(&mut self, line: usize, piece: Piece<P>, ask: u8, turn: &mut Turn<'_, S>) {
+        let Some(pieces) = self.lines.lines.get_mut(line) else { return };
+        let follows = match pieces.last() {
+            Some(last) => follows(last, &piece),
+            None => piece.headers.first_fragment(),
+        };
+        if !follows || pieces.len() == usize::from(MOST_PIECES) {
+            self.lines.count -= pieces.len();
+            for lost in pieces.drain(..) {
+                self.core.discard(lost.packet, DropReason::FragmentOrphan);
+            }
+            if !piece.headers.first_fragment() {
+                return self.core.discard(piece.packet, DropReason::FragmentOrphan);
+            }
+        }
+        let last = !piece.headers.more_fragments();
+        pieces.push(piece);
+        self.lines.count += 1;
+        if last {
+            self.datagram(line, ask, turn);
+        }
+    }
+
+    /// All pieces are in line: the first goes ahead.
+    fn datagram<S: Sink<P>>(&mut self, line: usize, ask: u8, turn: &mut Turn<'_, S>) {
+        // What came before goes before.
+        self.flows(turn);
+        let Some(pieces) = self.lines.lines.get_mut(line) else { return };
+        self.lines.count -= pieces.len();
+        let mut pieces = pieces.drain(..);
+        let Some(Piece { packet, port, headers }) = pieces.next() else { return };
+        self.core.rest.extend(pieces);
+        let rest: u32 = self.core.rest.iter().map(|piece| u32::from(piece.headers.fragment_length)).sum();
+        // The kernel's reassembly takes the fragment header out.
+        let header = if headers.family == Family::V6 { 8 } else { 0 };
+        let headers = headers.collected((headers.ip_length + rest).saturating_sub(header));
+        self.enter(port, packet, headers, ask, turn);
+        self.flows(turn);
+        debug_assert!(self.core.rest.is_empty(), "a datagram that was left half way");
     }
 
     /// Drops pieces that waited in vain.
@@ -136,5 +224,18 @@ impl<P: Packet> Engine<P> {
     pub(crate) fn drop_pieces(&mut self, reason: DropReason) {
         self.core.fragments.clear(reason);
         self.discard_refused();
+        self.lines.count = 0;
+        for line in &mut self.lines.lines {
+            for piece in line.drain(..) {
+                self.core.discard(piece.packet, reason);
+            }
+        }
     }
+}
+
+/// Whether a piece is the next one of the same datagram.
+fn follows<P: Packet>(last: &Piece<P>, piece: &Piece<P>) -> bool {
+    let end = last.headers.fragment_offset.checked_add(last.headers.fragment_length);
+    let key = |piece: &Piece<P>| FragmentKey::new(piece.packet.data(), &piece.headers);
+    end == Some(piece.headers.fragment_offset) && last.headers.more_fragments() && key(last) == key(piece)
 }

@@ -6,7 +6,9 @@
 
 use super::answer::Refused;
 use super::forward::set_macs;
+use super::lengths::Ready;
 use super::parking::{Awaited, Parked};
+use super::pieces::Piece;
 use super::{Learned, Slot, Turn};
 use crate::address::Address;
 use crate::connection::tcp::{self, Sender};
@@ -66,7 +68,9 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let headers = &slot.headers;
-        let Some(hop) = client_hop(table.line(id), turn.snapshot) else {
+        // Without any service there is no director in the packet's way.
+        let in_the_way = turn.snapshot.index.has_family(A::LENGTH != 4);
+        let Some(hop) = client_hop(table.line(id), turn.snapshot).filter(|_| in_the_way) else {
             return self.not_ours(slot.port, packet, headers, turn);
         };
         if headers.ttl <= 1 {
@@ -84,17 +88,58 @@ impl<P: Packet> Core<P> {
                 let report = Report::TooBig { mtu: hop.mtu };
                 return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
             }
-            return self.discard(packet, DropReason::OverMtu);
         }
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
         self.track_reply(table, id, headers, turn);
         let tuple = table.line(id).tuple();
+        if headers.needs_care() || headers.ip_length > hop.mtu.into() {
+            let end = (tuple.destination, tuple.destination_port);
+            *forwarded += u64::from(self.reply_with_care(packet, slot, end, hop, turn));
+            return;
+        }
         let mut packet = packet;
         let data = packet.data_mut();
         replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
         *forwarded += u64::from(self.send_to_client(packet, slot.port, headers, hop, turn));
+    }
+
+    /// A reply in pieces, or one that has to be cut.
+    #[cold]
+    fn reply_with_care<A: Address, S: Sink<P>>(
+        &mut self,
+        packet: P,
+        slot: &Slot<P>,
+        (virtual_address, virtual_port): (A, u16),
+        hop: ClientHop,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let mut pieces = self.all_pieces(packet, slot.port, &slot.headers);
+        let longest = pieces.iter().map(|piece| piece.headers.ip_length).max().unwrap_or(0);
+        for Piece { packet, headers, .. } in &mut pieces {
+            let data = packet.data_mut();
+            replace(data, headers, End::Source, virtual_address, virtual_port);
+            let _ = decrement_ttl(data, headers.network.into(), headers.family);
+            if let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop {
+                set_macs(data, destination_mac, source_mac);
+            }
+        }
+        let sent = if longest <= hop.mtu.into() {
+            let send =
+                |Piece { packet, port, headers }| self.send_to_client(packet, port, &headers, hop, turn);
+            pieces.drain(..).map(send).fold(true, |all, one| all && one)
+        } else if matches!(hop.next_hop, NextHop::Resolved { .. }) {
+            let several = pieces.len() > 1;
+            let limit = if several { longest.min(hop.mtu.into()) } else { hop.mtu.into() } as usize;
+            let done = self.cut(&Ready { pieces: &pieces, limit, out: hop.port }, turn);
+            self.replaced(&mut pieces, done)
+        } else {
+            pieces.drain(..).for_each(|piece| self.discard(piece.packet, DropReason::NeighbourUnresolved));
+            false
+        };
+        self.rest = pieces;
+        sent
     }
 
     /// A packet that no service wants may be a reply that a server sends itself in the name of an address that is not the
@@ -135,7 +180,13 @@ impl<P: Packet> Core<P> {
             let learned = headers.is_fragment().then(|| Learned::of(headers));
             let redirect = Redirect::Ask { left: slot.ask - 1, learned };
             let next = self.owner.after(self.id);
-            return self.redirect(next, Redirected { packet, port, redirect }, turn.sink);
+            let mut rest = std::mem::take(&mut self.rest);
+            self.redirect(next, Redirected { packet, port, redirect }, turn.sink);
+            for Piece { packet, port, .. } in rest.drain(..) {
+                self.redirect(next, Redirected { packet, port, redirect }, turn.sink);
+            }
+            self.rest = rest;
+            return;
         }
         let servers = &turn.snapshot.servers;
         let spoken_to = headers.protocol != protocol::TCP || headers.tcp_flags & flags::RST == 0;

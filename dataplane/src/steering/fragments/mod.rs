@@ -1,17 +1,12 @@
-//! Homes of fragments: where the pieces of a datagram meet, so that all of them go the way of the first.
+//! Homes of fragments: where the pieces of a datagram meet.
 //!
-//! Only the first piece carries ports. The home remembers them for the later ones, holds pieces that came before the
-//! first, and lets each go on unchanged; nothing is put together. What it refuses and why follows the kernel
-//! (`inet_frag_queue_insert`, RFC 5722, RFC 8200): a piece that overlaps others in part, or that contradicts the length
-//! another one gave, makes the whole datagram invalid; a piece that lies within what has been seen is a duplicate and
-//! passes, the receiver's own reassembly discards it. Here that means: once the first piece is known; among held pieces
-//! a duplicate is dropped. A first piece with other ports starts the datagram afresh, since its identification has been
-//! used again.
+//! A datagram leaves when it is whole, its pieces in order and each as it came, the later ones with the ports of the first;
+//! nothing is put together. What is refused and why follows the kernel (`ip_frag_queue`, RFC 5722, RFC 8200): a piece that
+//! overlaps others in part, or that contradicts the length another one gave, ends the datagram, and what comes next begins a
+//! new one; a piece that lies within what has been seen is a duplicate and is dropped.
 //!
-//! Floods cannot lock honest datagrams out: when there is no place the oldest go, those still without a first piece
-//! before the others.
+//! Floods cannot lock honest datagrams out: when there is no place the oldest go.
 
-mod coverage;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -21,25 +16,23 @@ pub use key::FragmentKey;
 use crate::counters::DropReason;
 use crate::id::Ticks;
 use crate::packet::Headers;
-use coverage::{Coverage, Fit, Span};
 use std::collections::VecDeque;
 
-/// How long a datagram's pieces are waited for, from the first one seen and again from the one with the ports: the
-/// kernel's `ipfrag_time`.
+/// How long a datagram's pieces are waited for, from the first one seen: the kernel's `ipfrag_time`.
 pub const LIFETIME: u32 = 30 * Ticks::SECOND;
-/// Most pieces of one datagram that are held.
-pub const MOST_HELD: u8 = 16;
+/// Most pieces of one datagram: enough for the longest one on links of 576 bytes.
+pub const MOST_PIECES: u8 = 128;
 /// Most datagrams that one [`FragmentMap::advance`] lets go.
 const MOST_EXPIRED: usize = 64;
 
 /// A piece that leaves the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fragment<P> {
-    /// Goes on. The headers are the piece's own, with the ports and the protocol of the first piece.
+    /// The next piece of a datagram that is whole: from the first to the last one, without others between them.
     Pass {
         /// The piece, unchanged.
         packet: P,
-        /// What is known of it.
+        /// What is known of it: its own headers, with the ports and the protocol of the first piece.
         headers: Headers,
     },
     /// To be dropped and counted.
@@ -60,8 +53,6 @@ pub struct FragmentCounters {
     pub passed: u64,
     /// Pieces that were dropped.
     pub dropped: u64,
-    /// Pieces held until their first piece came, or did not.
-    pub held: u64,
     /// Datagrams seen whole.
     pub completed: u64,
     /// Datagrams that were not within [`LIFETIME`].
@@ -72,52 +63,42 @@ pub struct FragmentCounters {
 
 const NONE: u32 = u32::MAX;
 
-/// What later pieces learn from the first.
+/// What a piece is to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Learned {
-    source_port: u16,
-    destination_port: u16,
-    protocol: u8,
+enum Fit {
+    /// Bytes none of them had, behind this piece; [`NONE`]: before all.
+    New(u32),
+    /// Nothing but bytes they had.
+    Duplicate,
+    /// Some of both, or a contradiction about the datagram's length.
+    Overlap,
 }
 
-/// A datagram, in one of the two queues while it is in use.
+/// A datagram of which some pieces are missing.
 #[derive(Debug)]
 struct Datagram {
     key: FragmentKey,
-    coverage: Coverage,
-    learned: Option<Learned>,
-    /// Overlapped or lied: nothing of it passes any more.
-    invalid: bool,
+    /// Its length, once its last piece has been seen.
+    total: Option<u16>,
+    /// Bytes held.
+    bytes: u16,
+    pieces: u8,
     expires: Ticks,
-    /// Pieces held, in the order they came.
-    held_first: u32,
-    held_last: u32,
-    held_count: u8,
+    /// Its pieces in order.
+    first: u32,
+    last: u32,
     /// The next in the hash chain, or in the list of free ones.
     chain: u32,
     older: u32,
     newer: u32,
 }
 
-/// A piece that waits for its first piece.
+/// A piece that waits for the others.
 #[derive(Debug)]
 struct Held<P> {
     content: Option<(P, Headers)>,
     /// The next of the same datagram, or the next free one.
     next: u32,
-}
-
-/// Datagrams in the order in which they expire.
-#[derive(Debug)]
-struct Queue {
-    oldest: u32,
-    newest: u32,
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self { oldest: NONE, newest: NONE }
-    }
 }
 
 /// The datagrams of which one worker is the home. All memory is taken at the start.
@@ -130,15 +111,14 @@ pub struct FragmentMap<P> {
     held: Box<[Held<P>]>,
     held_free: u32,
     held_count: usize,
-    /// Without and with their first piece.
-    waiting: Queue,
-    known: Queue,
+    oldest: u32,
+    newest: u32,
     out: VecDeque<Fragment<P>>,
     counters: FragmentCounters,
 }
 
 impl<P> FragmentMap<P> {
-    /// A home for `datagrams` at once, holding at most `held` early pieces; both count as 1 at least. `secret` keys the
+    /// A home for `datagrams` at once, holding at most `held` pieces; both count as 1 at least. `secret` keys the
     /// hash and is to be random.
     #[must_use]
     pub fn new(datagrams: u32, held: u32, secret: [u64; 2]) -> Self {
@@ -152,8 +132,8 @@ impl<P> FragmentMap<P> {
             held: following(held).map(|next| Held { content: None, next }).collect(),
             held_free: 0,
             held_count: 0,
-            waiting: Queue::default(),
-            known: Queue::default(),
+            oldest: NONE,
+            newest: NONE,
             // Whatever happens, a piece leaves once: those held, and the one just taken in.
             out: VecDeque::with_capacity(held as usize + 1),
             counters: FragmentCounters::default(),
@@ -165,46 +145,75 @@ impl<P> FragmentMap<P> {
     pub fn accept(&mut self, packet: P, key: FragmentKey, headers: &Headers, now: Ticks) {
         self.counters.accepted += 1;
         let index = self.find_or_add(key, now);
-        let datagram = &mut self.datagrams[index as usize];
-        if datagram.invalid {
-            return self.refuse(packet, DropReason::FragmentInvalid);
-        }
-        let first = headers.first_fragment().then_some(Learned {
-            source_port: headers.source_port,
-            destination_port: headers.destination_port,
-            protocol: headers.protocol,
-        });
-        if first.is_some() && datagram.learned.is_some() && first != datagram.learned {
-            datagram.coverage = Coverage::default();
-        }
-        let unheld =
-            datagram.held_count == MOST_HELD || (self.held_free == NONE && self.waiting.oldest == index);
-        if unheld && datagram.learned.or(first).is_none() {
-            return self.refuse(packet, DropReason::FragmentFull);
-        }
-        let start = headers.fragment_offset;
-        let piece = Span { start, end: start.saturating_add(headers.fragment_length) };
-        match (datagram.coverage.insert(piece, !headers.more_fragments()), datagram.learned.or(first)) {
-            (Fit::Overlap, _) => {
-                datagram.invalid = true;
-                self.drop_held(index, DropReason::FragmentInvalid);
-                return self.refuse(packet, DropReason::FragmentInvalid);
+        match self.fit(index, headers) {
+            Fit::Duplicate => self.refuse(packet, DropReason::FragmentInvalid),
+            Fit::Overlap => {
+                self.let_go(index, DropReason::FragmentInvalid);
+                self.refuse(packet, DropReason::FragmentInvalid);
             }
-            (Fit::NoRoom, _) => return self.refuse(packet, DropReason::FragmentFull),
-            (Fit::Duplicate, None) => return self.refuse(packet, DropReason::FragmentInvalid),
-            (Fit::New, None) => return self.hold(index, packet, headers),
-            (Fit::New | Fit::Duplicate, Some(known)) => {
-                let learned = first.unwrap_or(known);
-                self.learn(index, learned, now);
-                self.pass(packet, *headers, learned);
-                while let Some((packet, headers)) = self.take_held(index) {
-                    self.pass(packet, headers, learned);
+            Fit::New(before) => {
+                if !self.hold(index, before, packet, headers) {
+                    self.let_go(index, DropReason::FragmentFull);
+                } else if self.is_whole(index) {
+                    self.counters.completed += 1;
+                    self.pass(index);
+                    self.remove(index);
                 }
             }
         }
-        if self.datagrams[index as usize].coverage.complete() {
-            self.counters.completed += 1;
-            self.remove(index);
+    }
+
+    /// Where a piece belongs.
+    fn fit(&self, index: u32, headers: &Headers) -> Fit {
+        let datagram = &self.datagrams[index as usize];
+        let start = headers.fragment_offset;
+        let end = start.saturating_add(headers.fragment_length);
+        let last = !headers.more_fragments();
+        let reach = self.span(datagram.last).map_or(0, |(_, end)| end);
+        let lies = datagram.total.is_some_and(|total| end > total || (last && end != total));
+        if lies || (last && end < reach) {
+            return Fit::Overlap;
+        }
+        if start >= reach {
+            return Fit::New(datagram.last);
+        }
+        let (mut at, mut before, mut touched) = (datagram.first, NONE, false);
+        // The run of pieces without a gap that has been walked last.
+        let mut run = (0, 0);
+        while let Some((from, to)) = self.span(at) {
+            run = if from == run.1 { (run.0, to) } else { (from, to) };
+            if run.0 <= start && end <= run.1 {
+                return Fit::Duplicate;
+            }
+            touched |= from < end && start < to;
+            if from < start {
+                before = at;
+            }
+            at = self.held[at as usize].next;
+        }
+        if touched { Fit::Overlap } else { Fit::New(before) }
+    }
+
+    /// Where the piece at `slot` begins and ends.
+    fn span(&self, slot: u32) -> Option<(u16, u16)> {
+        let (_, headers) = self.held.get(slot as usize)?.content.as_ref()?;
+        let start = headers.fragment_offset;
+        Some((start, start.saturating_add(headers.fragment_length)))
+    }
+
+    fn is_whole(&self, index: u32) -> bool {
+        let Datagram { total, bytes, .. } = self.datagrams[index as usize];
+        total == Some(bytes)
+    }
+
+    /// Sends a whole datagram on.
+    fn pass(&mut self, index: u32) {
+        let mut first = None;
+        while let Some((packet, mut headers)) = self.take(index) {
+            let Headers { source_port, destination_port, protocol, .. } = *first.get_or_insert(headers);
+            headers = Headers { source_port, destination_port, protocol, ..headers };
+            self.counters.passed += 1;
+            self.out.push_back(Fragment::Pass { packet, headers });
         }
     }
 
@@ -218,20 +227,19 @@ impl<P> FragmentMap<P> {
     #[inline]
     pub fn advance(&mut self, now: Ticks) {
         for _ in 0..MOST_EXPIRED {
-            let expired = |index: u32| index != NONE && now.reached(self.datagrams[index as usize].expires);
-            let Some(index) = [self.waiting.oldest, self.known.oldest].into_iter().find(|at| expired(*at))
-            else {
+            let oldest = self.oldest;
+            if self.datagrams.get(oldest as usize).is_none_or(|datagram| !now.reached(datagram.expires)) {
                 break;
-            };
+            }
             self.counters.expired += 1;
-            self.let_go(index, DropReason::FragmentOrphan);
+            self.let_go(oldest, DropReason::FragmentOrphan);
         }
     }
 
     /// Forgets everything; held pieces are dropped for `reason`. To be followed by [`Self::pop`].
     pub fn clear(&mut self, reason: DropReason) {
-        while let Some(index) = [self.waiting.oldest, self.known.oldest].into_iter().find(|at| *at != NONE) {
-            self.let_go(index, reason);
+        while self.oldest != NONE {
+            self.let_go(self.oldest, reason);
         }
     }
 
@@ -253,68 +261,44 @@ impl<P> FragmentMap<P> {
         self.out.push_back(Fragment::Drop { packet, reason });
     }
 
-    fn pass(&mut self, packet: P, mut headers: Headers, learned: Learned) {
-        self.counters.passed += 1;
-        headers.source_port = learned.source_port;
-        headers.destination_port = learned.destination_port;
-        headers.protocol = learned.protocol;
-        self.out.push_back(Fragment::Pass { packet, headers });
-    }
-
-    /// Notes what the first piece said; the datagram's time starts again when that is new.
-    fn learn(&mut self, index: u32, learned: Learned, now: Ticks) {
-        if self.datagrams[index as usize].learned != Some(learned) {
-            self.unlink(index);
-            let datagram = &mut self.datagrams[index as usize];
-            datagram.learned = Some(learned);
-            datagram.expires = now.after(LIFETIME);
-            self.link(index);
-        }
-    }
-
-    /// Keeps a piece until its first piece comes.
-    fn hold(&mut self, index: u32, packet: P, headers: &Headers) {
-        while self.held_free == NONE && self.waiting.oldest != index {
+    /// Keeps a piece behind `before`; `false` when there is no place for it, and it is refused.
+    fn hold(&mut self, index: u32, before: u32, packet: P, headers: &Headers) -> bool {
+        while self.held_free == NONE && self.oldest != index {
             self.evict();
         }
         let slot = self.held_free;
         let datagram = &mut self.datagrams[index as usize];
-        if slot == NONE {
-            return self.refuse(packet, DropReason::FragmentFull);
+        if slot == NONE || datagram.pieces == MOST_PIECES {
+            self.refuse(packet, DropReason::FragmentFull);
+            return false;
         }
-        let last = std::mem::replace(&mut datagram.held_last, slot);
-        datagram.held_count += 1;
-        if last == NONE {
-            datagram.held_first = slot;
-        } else {
-            self.held[last as usize].next = slot;
+        datagram.pieces += 1;
+        datagram.bytes = datagram.bytes.saturating_add(headers.fragment_length);
+        if !headers.more_fragments() {
+            datagram.total = Some(headers.fragment_offset.saturating_add(headers.fragment_length));
         }
-        let place = &mut self.held[slot as usize];
-        self.held_free = std::mem::replace(&mut place.next, NONE);
-        place.content = Some((packet, *headers));
+        self.held_free = self.held[slot as usize].next;
+        let after = match self.held.get_mut(before as usize) {
+            Some(before) => std::mem::replace(&mut before.next, slot),
+            None => std::mem::replace(&mut datagram.first, slot),
+        };
+        if after == NONE {
+            datagram.last = slot;
+        }
+        self.held[slot as usize] = Held { content: Some((packet, *headers)), next: after };
         self.held_count += 1;
-        self.counters.held += 1;
+        true
     }
 
-    /// The oldest piece held for a datagram.
-    fn take_held(&mut self, index: u32) -> Option<(P, Headers)> {
+    /// The first piece held of a datagram.
+    fn take(&mut self, index: u32) -> Option<(P, Headers)> {
         let datagram = &mut self.datagrams[index as usize];
-        let slot = datagram.held_first;
+        let slot = datagram.first;
         let place = self.held.get_mut(slot as usize)?;
-        datagram.held_first = std::mem::replace(&mut place.next, self.held_free);
-        datagram.held_count -= 1;
-        if datagram.held_first == NONE {
-            datagram.held_last = NONE;
-        }
+        datagram.first = std::mem::replace(&mut place.next, self.held_free);
         self.held_free = slot;
         self.held_count -= 1;
         place.content.take()
-    }
-
-    fn drop_held(&mut self, index: u32, reason: DropReason) {
-        while let Some((packet, _)) = self.take_held(index) {
-            self.refuse(packet, reason);
-        }
     }
 
     fn bucket(&self, key: &FragmentKey) -> usize {
@@ -349,16 +333,16 @@ impl<P> FragmentMap<P> {
         index
     }
 
-    /// Makes place: the oldest goes, one without its first piece if there is any.
+    /// Makes place: the oldest goes.
     fn evict(&mut self) {
-        let waiting = self.waiting.oldest;
-        let oldest = if waiting == NONE { self.known.oldest } else { waiting };
         self.counters.evicted += 1;
-        self.let_go(oldest, DropReason::FragmentFull);
+        self.let_go(self.oldest, DropReason::FragmentFull);
     }
 
     fn let_go(&mut self, index: u32, reason: DropReason) {
-        self.drop_held(index, reason);
+        while let Some((packet, _)) = self.take(index) {
+            self.refuse(packet, reason);
+        }
         self.remove(index);
     }
 
@@ -382,18 +366,12 @@ impl<P> FragmentMap<P> {
         }
     }
 
-    fn queue(&mut self, index: u32) -> &mut Queue {
-        if self.datagrams[index as usize].learned.is_some() { &mut self.known } else { &mut self.waiting }
-    }
-
-    /// Puts a datagram at the new end of its queue.
+    /// Puts a datagram at the new end of the queue.
     fn link(&mut self, index: u32) {
-        let queue = self.queue(index);
-        let newest = std::mem::replace(&mut queue.newest, index);
-        if newest == NONE {
-            queue.oldest = index;
-        } else {
-            self.datagrams[newest as usize].newer = index;
+        let newest = std::mem::replace(&mut self.newest, index);
+        match self.datagrams.get_mut(newest as usize) {
+            Some(datagram) => datagram.newer = index,
+            None => self.oldest = index,
         }
         let datagram = &mut self.datagrams[index as usize];
         (datagram.older, datagram.newer) = (newest, NONE);
@@ -401,15 +379,13 @@ impl<P> FragmentMap<P> {
 
     fn unlink(&mut self, index: u32) {
         let Datagram { older, newer, .. } = self.datagrams[index as usize];
-        if let Some(datagram) = self.datagrams.get_mut(older as usize) {
-            datagram.newer = newer;
-        } else {
-            self.queue(index).oldest = newer;
+        match self.datagrams.get_mut(older as usize) {
+            Some(datagram) => datagram.newer = newer,
+            None => self.oldest = newer,
         }
-        if let Some(datagram) = self.datagrams.get_mut(newer as usize) {
-            datagram.older = older;
-        } else {
-            self.queue(index).newest = older;
+        match self.datagrams.get_mut(newer as usize) {
+            Some(datagram) => datagram.older = older,
+            None => self.newest = older,
         }
     }
 }
@@ -418,13 +394,12 @@ impl Datagram {
     fn unused(chain: u32) -> Self {
         Self {
             key: FragmentKey::default(),
-            coverage: Coverage::default(),
-            learned: None,
-            invalid: false,
+            total: None,
+            bytes: 0,
+            pieces: 0,
             expires: Ticks(0),
-            held_first: NONE,
-            held_last: NONE,
-            held_count: 0,
+            first: NONE,
+            last: NONE,
             chain,
             older: NONE,
             newer: NONE,
