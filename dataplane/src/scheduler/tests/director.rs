@@ -110,8 +110,7 @@ impl Director {
         let index = choose(view, request, &mut own, &Shared(&self.table))?;
         let candidate = view.candidates[index];
         assert!(!candidate.removed && candidate.weight > 0);
-        let spec = self.editor.destination(candidate.slot).unwrap().spec;
-        (0..=u8::MAX).find(|server| self.server(*server) == (spec.address, spec.port))
+        Some(self.name(candidate.slot))
     }
 
     fn slot(&self, server: u8) -> DestinationSlot {
@@ -176,11 +175,17 @@ impl Director {
         }
     }
 
-    /// Choices that no cache had room for, and how many destinations the addresses in the caches remember together.
-    pub(super) fn cached(&self) -> (u64, usize) {
-        let refused = self.own.iter().map(|(_, localities)| localities.refused()).sum();
-        let held = |slot| self.table.shared(DestinationSlot(slot)).cached.load(Relaxed) as usize;
-        (refused, (0..DESTINATIONS).map(held).sum())
+    /// How many addresses remember each server.
+    pub(super) fn remembered(&self) -> BTreeMap<u8, usize> {
+        assert!(self.own.iter().all(|(_, localities)| localities.refused() == 0));
+        let slots = (0..DESTINATIONS).map(DestinationSlot);
+        let held = slots.map(|slot| (slot, self.table.shared(slot).cached.load(Relaxed) as usize));
+        held.filter(|(_, held)| *held > 0).map(|(slot, held)| (self.name(slot), held)).collect()
+    }
+
+    fn name(&self, slot: DestinationSlot) -> u8 {
+        let spec = self.editor.destination(slot).unwrap().spec;
+        (0..=u8::MAX).find(|server| self.server(*server) == (spec.address, spec.port)).unwrap()
     }
 
     pub(super) fn add(&mut self, server: u8, weight: u32, upper: u32, lower: u32) {

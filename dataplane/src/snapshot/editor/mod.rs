@@ -65,8 +65,6 @@ struct Place {
     spec: DestinationSpec,
     /// The director's address on the link towards it.
     source: Option<IpAddr>,
-    /// The last weight above 0 that it was given, 0 if none ever was.
-    last_weight: u32,
     /// Its packets are replies: it is, or was, masqueraded.
     replies: bool,
     /// It is masqueraded and in service.
@@ -74,14 +72,6 @@ struct Place {
 }
 
 impl Place {
-    /// Describes the destination anew.
-    fn set(&mut self, spec: DestinationSpec) {
-        self.spec = spec;
-        if spec.weight > 0 {
-            self.last_weight = spec.weight;
-        }
-    }
-
     fn identity(&self) -> Identity {
         (self.key, self.spec.address, self.spec.port)
     }
@@ -218,8 +208,8 @@ impl Editor {
         }
         let place = &mut self.destinations[slot.index()];
         place.life = Life::Live;
-        place.set(spec);
-        self.services[owner.index()].add(slot, &spec, place.last_weight);
+        place.spec = spec;
+        self.services[owner.index()].add(slot, &spec);
         self.describe(slot);
         self.threshold_changes.insert(slot, threshold_change(slot, &spec));
         self.touch(owner);
@@ -240,11 +230,11 @@ impl Editor {
         let slot = self.live_destination(service, spec.address, spec.port)?;
         let place = &mut self.destinations[slot.index()];
         let old = place.spec;
-        place.set(spec);
+        place.spec = spec;
         if (old.upper, old.lower) != (spec.upper, spec.lower) {
             self.threshold_changes.insert(slot, threshold_change(slot, &spec));
         }
-        self.services[owner.index()].change(slot, &spec, place.last_weight);
+        self.services[owner.index()].change(slot, &spec);
         self.describe(slot);
         self.touch(owner);
         Ok(slot)
@@ -561,7 +551,6 @@ impl Editor {
             key,
             spec,
             source: None,
-            last_weight: 0,
             replies: false,
             serves: false,
         };

@@ -31,7 +31,7 @@ struct Entry {
     candidate: Candidate,
     /// The server and its port.
     server: (IpAddr, u16),
-    /// The last weight above 0 that it was given, 0 if none ever was.
+    /// The last weight above 0 that it was given since it was added, 0 if none was: mh's shares do not change when it is quiesced.
     last_weight: u32,
     /// The revision that removed it.
     removed_in: u64,
@@ -103,7 +103,7 @@ impl Service {
         }
     }
 
-    pub(super) fn add(&mut self, slot: DestinationSlot, spec: &DestinationSpec, last_weight: u32) {
+    pub(super) fn add(&mut self, slot: DestinationSlot, spec: &DestinationSpec) {
         if self.next_position == Cursor::HEAD {
             self.start_generation();
         }
@@ -114,18 +114,21 @@ impl Service {
         let place = self.list.iter().take_while(|entry| entry.candidate.removed).count();
         let DestinationSpec { address, port, weight, upper, .. } = *spec;
         let candidate = Candidate { position, slot, weight, upper_threshold: upper, removed: false };
-        self.list.insert(place, Entry { candidate, server: (address, port), last_weight, removed_in: 0 });
+        self.list
+            .insert(place, Entry { candidate, server: (address, port), last_weight: weight, removed_in: 0 });
         self.with_threshold += usize::from(upper != 0);
         self.list_changed();
     }
 
-    pub(super) fn change(&mut self, slot: DestinationSlot, spec: &DestinationSpec, last_weight: u32) {
+    pub(super) fn change(&mut self, slot: DestinationSlot, spec: &DestinationSpec) {
         let DestinationSpec { weight, upper, .. } = *spec;
         let Some(entry) = self.list.iter_mut().find(|entry| entry.candidate.is_live(slot)) else { return };
         self.with_threshold -= usize::from(entry.candidate.upper_threshold != 0);
         self.with_threshold += usize::from(upper != 0);
         entry.candidate.weight = weight;
-        entry.last_weight = last_weight;
+        if weight > 0 {
+            entry.last_weight = weight;
+        }
         entry.candidate.upper_threshold = upper;
         self.list_changed();
     }

@@ -2,6 +2,7 @@
 
 use super::{Kernel, Server};
 use crate::scheduler::Request;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What is remembered of an address; times in milliseconds.
@@ -46,9 +47,13 @@ impl Kernel {
         self.known.values().any(|known| known.servers.iter().any(|server| server.name == name))
     }
 
-    /// How many servers the addresses remember together.
-    pub(in super::super) fn remembered(&self) -> usize {
-        self.known.values().map(|known| known.servers.len()).sum()
+    /// How many addresses remember each server.
+    pub(in super::super) fn remembered(&self) -> BTreeMap<u8, usize> {
+        let mut sums = BTreeMap::new();
+        for server in self.known.values().flat_map(|known| &known.servers) {
+            *sums.entry(server.name).or_default() += 1;
+        }
+        sums
     }
 
     fn wlc(&self) -> Option<u8> {

@@ -99,7 +99,8 @@ impl Kernel {
     pub(super) fn add(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
         self.list.insert(0, Server { name, weight });
         self.trash.remove(&name);
-        self.weighed(name, weight);
+        // Its weight at its addition is kept, 0 too; later only others are.
+        self.last_weights.insert(name, weight);
         self.judge(name, upper, lower);
         self.list_changed();
     }
@@ -107,7 +108,9 @@ impl Kernel {
     pub(super) fn edit(&mut self, name: u8, weight: u32, upper: u32, lower: u32) {
         let place = self.place(name).unwrap();
         self.list[place].weight = weight;
-        self.weighed(name, weight);
+        if weight > 0 {
+            self.last_weights.insert(name, weight);
+        }
         self.judge(name, upper, lower);
         self.list_changed();
     }
@@ -134,7 +137,6 @@ impl Kernel {
         self.trash = trash;
         let old = self.trash.extract_if(|_, since| since.is_some_and(|since| now - since >= 120_000));
         for (name, _) in old {
-            self.last_weights.remove(&name);
             self.counts.remove(&name);
         }
     }
@@ -147,12 +149,6 @@ impl Kernel {
             self.current = 0;
             self.start_cache(self.expiration);
             self.list_changed();
-        }
-    }
-
-    fn weighed(&mut self, name: u8, weight: u32) {
-        if weight > 0 {
-            self.last_weights.insert(name, weight);
         }
     }
 
