@@ -244,6 +244,14 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_every_setting() {
+        let page = include_str!("../../../docs/services.md");
+        for name in fields(&Settings::default()).keys() {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn a_timeout_of_0_stays_as_it_is() {
         let set = TimeoutsSet { tcp: Some(0), tcp_fin: None, udp: Some(10) };
         let after = Timeouts::default().edited(&set);
