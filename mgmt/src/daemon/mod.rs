@@ -8,6 +8,7 @@ mod director;
 mod events;
 mod latency;
 mod listing;
+mod reload;
 mod report;
 mod start;
 mod twins;
@@ -98,9 +99,12 @@ fn serve(layers: &Layers, config: &Config) -> Result<(), StartError> {
     let signals = Signals::install().map_err(StartError::Signals)?;
     let (queue, messages) = backend::channel();
     let mut running = start::start(config, signals, &queue, &messages)?;
+    let mut read = config.clone();
     let mut asked = running.asked.take();
     while asked.take().unwrap_or_else(|| running.director.run(&messages)) == Ended::Reload {
-        reload(&mut running.director, layers);
+        if let Some(now) = reload::reload(&mut running.director, layers, &read) {
+            read = now;
+        }
     }
     running.end();
     Ok(())
@@ -122,26 +126,4 @@ fn listen_for_signals(mut signals: Signals, queue: SyncSender<Message>) -> Resul
     };
     let thread = std::thread::Builder::new().name("uvs-signals".to_owned());
     thread.spawn(listen).map(|_| ()).map_err(StartError::Signals)
-}
-
-/// A bad file leaves the old state running.
-fn reload(director: &mut director::Director, layers: &Layers) {
-    match config::load(layers) {
-        Ok(loaded) => {
-            let outcome = director.apply(start::wanted(&loaded.config));
-            let text = match outcome {
-                Ok(changed) => {
-                    director.made("change", &changed.changes, "reload");
-                    format!("the configuration was read again: {} changes", changed.changes.len())
-                }
-                Err(fault) => {
-                    format!("the configuration was read again and refused; nothing changed: {fault}")
-                }
-            };
-            director.event("instance", text);
-        }
-        Err(findings) => {
-            director.event("refusal", format!("the configuration has errors; nothing changed:\n{findings}"));
-        }
-    }
 }

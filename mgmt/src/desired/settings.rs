@@ -58,7 +58,7 @@ impl Timeouts {
     }
 
     /// With an edit made.
-    pub(super) fn edited(self, edit: &TimeoutsSet) -> Self {
+    pub(crate) fn edited(self, edit: &TimeoutsSet) -> Self {
         let value = |new: Option<u32>, old| new.filter(|new| *new != 0).unwrap_or(old);
         Self {
             tcp: value(edit.tcp, self.tcp),
@@ -68,7 +68,7 @@ impl Timeouts {
     }
 
     /// The edit that makes `self` into `after`.
-    pub(super) fn edit_to(self, after: Self) -> TimeoutsSet {
+    pub(crate) fn edit_to(self, after: Self) -> TimeoutsSet {
         let value = |new: u32, old: u32| (new != old).then_some(new);
         TimeoutsSet {
             tcp: value(after.tcp, self.tcp),
@@ -139,14 +139,14 @@ impl SettingsEdit {
     }
 
     /// `settings` with the edit made. Each value was checked when it was named.
-    pub(super) fn apply(&self, settings: Settings) -> Settings {
+    pub(crate) fn apply(&self, settings: Settings) -> Settings {
         let mut all = fields(&settings);
         all.extend(self.0.iter().map(|(name, value)| (name.clone(), value.clone())));
         Settings::deserialize(Value::Object(all)).unwrap_or(settings)
     }
 
     /// What makes `before` into `after`.
-    pub(super) fn between(before: &Settings, after: &Settings) -> Self {
+    pub(crate) fn between(before: &Settings, after: &Settings) -> Self {
         let before = fields(before);
         Self(fields(after).into_iter().filter(|(name, value)| before.get(name) != Some(value)).collect())
     }
