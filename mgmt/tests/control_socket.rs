@@ -19,7 +19,9 @@ use mgmt::control::{Backend, ControlDirectory, Operators, Options, Peer, Server}
 use mgmt::desired::{
     Apply, Bounds, Change, Desired, DestinationAdd, DestinationSpec, ServiceAdd, ServiceKey, ServiceSpec,
 };
-use mgmt::protocol::{Changed, Configuration, EventPage, Fault, FaultKind, Request, Response, Role};
+use mgmt::protocol::{
+    Changed, Configuration, CountersZero, EventPage, Fault, FaultKind, Request, Response, Role,
+};
 use serde_json::{Value, json};
 
 /// A director without a dataplane.
@@ -178,6 +180,38 @@ fn the_server_speaks_first_and_a_whole_conversation_works() {
 }
 
 #[test]
+fn marks_timeouts_settings_and_flush_are_changes_like_others() {
+    let lab = Lab::new(|_| {});
+    let mut client = lab.client();
+    let change = |text: &str| -> Change { serde_json::from_str(text).unwrap() };
+    let texts = [
+        r#"{"method":"service.add","params":{"service":{"mark":3,"one_packet":true,"scheduler_flags":["sh-port"]}}}"#,
+        r#"{"method":"mark.add","params":{"mark":3,"protocol":"udp","destination":"192.0.2.0/24","destination_ports":"53"}}"#,
+        r#"{"method":"timeouts.set","params":{"udp":30,"tcp":0}}"#,
+        r#"{"method":"settings.set","params":{"expire_nodest_conn":1}}"#,
+    ];
+    for (revision, text) in (1..).zip(texts) {
+        let made = client.change(change(text), false).unwrap();
+        assert_eq!((made.revision, made.changes.len()), (revision, 1), "{text}");
+    }
+    let held = client.configuration().unwrap();
+    assert_eq!((held.timeouts.tcp, held.timeouts.udp), (900, 30));
+    assert!(held.settings.expire_nodest_conn);
+    assert_eq!((held.marks.len(), held.services[0].key.to_string().as_str()), (1, "mark 3"));
+    let flush = client.change(change(r#"{"method":"service.flush","params":{}}"#), false).unwrap();
+    assert_eq!(flush.changes.len(), 1);
+    let all = Apply {
+        services: held.services,
+        timeouts: Some(held.timeouts),
+        settings: Some(held.settings),
+        marks: Some(held.marks),
+        ..Apply::default()
+    };
+    let again = client.change(Change::Apply(all), false).unwrap();
+    assert_eq!(again.changes.len(), 1, "what config.get says, config.apply takes: {again:?}");
+}
+
+#[test]
 fn a_viewer_may_look_but_not_change() {
     let lab = Lab::new(|options| options.operators = Operators { uid: None, gid: None, root: false });
     let mut client = lab.client();
@@ -190,6 +224,8 @@ fn a_viewer_may_look_but_not_change() {
         }
         error => panic!("{error}"),
     }
+    let zero = client.zero(CountersZero::default()).unwrap_err();
+    assert!(matches!(zero, ClientError::Refused { name, .. } if name == "forbidden"));
     assert_eq!(client.configuration().unwrap().revision, 0);
 }
 

@@ -215,7 +215,10 @@ fn an_edit_that_changes_nothing_is_a_change_under_wrr_alone() {
         let before = desired.revision();
         let edit = Change::DestinationEdit(DestinationEdit { weight: Some(1), ..edit_destination(254, 1) });
         let plan = make(&mut desired, &edit).unwrap();
-        assert_eq!((desired.revision() - before, plan.changes.len()), (revisions, revisions as usize));
+        assert_eq!(
+            (desired.revision() - before, plan.changes.len()),
+            (revisions, usize::try_from(revisions).unwrap())
+        );
     }
 }
 
@@ -514,7 +517,7 @@ proptest! {
         for change in make(&mut applied, &set(to.clone())).unwrap().changes {
             make(&mut stepped, &change).map_err(|refusal| TestCaseError::fail(format!("{change}: {refusal}")))?;
         }
-        prop_assert_eq!(applied.marks().to_vec(), to.clone());
+        prop_assert_eq!(applied.marks().to_vec(), &to[..]);
         prop_assert_eq!(stepped.marks().to_vec(), to);
     }
 
