@@ -1,7 +1,7 @@
 //! Why a change is refused: the kernel's reasons under the kernel's names, each with a sentence that says the mend.
 
 use dataplane::snapshot::Maglev;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
     ClientMask, Family, MARK_RULES_MAX, MarkRule, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
@@ -127,6 +127,9 @@ pub enum Refusal {
     /// Unspecified, multicast or broadcast.
     #[error("{0} is not the address of a host")]
     UnusableAddress(IpAddr),
+    /// An address that means another host on every link.
+    #[error("{0} is link-local, which names no one host; give the destination's other address")]
+    LinkLocal(Ipv6Addr),
     /// Only a tunnel carries packets of one family in those of the other.
     #[error(
         "destination {server} is not of service {service}'s address family; only a tunnel leads from one to the other"
@@ -209,6 +212,7 @@ impl Refusal {
             | Self::NetmaskAlone(_)
             | Self::NetmaskFamily { .. }
             | Self::UnusableAddress(_)
+            | Self::LinkLocal(_)
             | Self::FamilyMismatch { .. }
             | Self::Setting { .. }
             | Self::MarkRuleFamilies

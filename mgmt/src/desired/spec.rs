@@ -327,6 +327,11 @@ impl Destination {
         if !usable_address(ip) {
             return Err(Refusal::UnusableAddress(ip));
         }
+        if let IpAddr::V6(ip) = ip
+            && ip.is_unicast_link_local()
+        {
+            return Err(Refusal::LinkLocal(ip));
+        }
         let destination = Self {
             server: service.listed_as(spec.address),
             weight: spec.weight,

@@ -1,6 +1,7 @@
 //! For tests: recorded conversations, a client that keeps what it is sent, and a model of the services that the kernel keeps.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -219,8 +220,11 @@ fn destination_state(spec: &DestinationSpec) -> Result<DestinationState, Refusal
     if spec.lower_threshold > spec.upper_threshold {
         return Err(Refusal::Thresholds { lower: spec.lower_threshold, upper: spec.upper_threshold });
     }
-    let broadcast = matches!(address.ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
-    if address.ip.is_unspecified() || address.ip.is_multicast() || broadcast {
+    let of_no_host = match address.ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    if address.ip.is_unspecified() || address.ip.is_multicast() || of_no_host {
         return Err(Refusal::UnusableAddress(address.ip));
     }
     Ok(DestinationState {
