@@ -7,8 +7,8 @@
 //! ```
 //!
 //! One thread owns the desired state ([`desired`]); everybody else sends it a [`protocol::Request`] over a bounded
-//! channel and gets one answer. The control socket ([`control`]) is one such sender, the configuration file
-//! ([`config`]) is applied by the same path at start.
+//! channel and gets one answer. The control socket ([`control`]) is one such sender and the IPVS socket ([`ipvs`]) another,
+//! the configuration file ([`config`]) is applied by the same path at start.
 
 pub mod address;
 pub mod cli;

@@ -5,8 +5,8 @@
 //! make; what they are answered has the kernel's bytes: its attributes in its order, its error numbers, its checks in their
 //! sequence. The texts of `/proc/net/ip_vs*` are served here too.
 //!
-//! A datagram is read in three steps: [`message`] finds its requests, [`answer`] carries each out, [`service`] and
-//! [`destination`] translate attributes. All of them take hostile bytes.
+//! A datagram is read in three steps: `message` finds its requests, `answer` carries each out, `service` and
+//! `destination` translate attributes. All of them take hostile bytes.
 
 mod answer;
 mod attribute;

@@ -1,6 +1,6 @@
 //! Hostile bytes: recorded messages, broken in every way, against the real desired state.
 //!
-//! `UVS_MUTATIONS=1000000 cargo test --release -p mgmt mutations` plays a million of them; `UVS_SEED` chooses others.
+//! `UVS_MUTATIONS=1000000 cargo test -p mgmt mutations` plays a million of them (some minutes); `UVS_SEED` chooses others.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ fn nested_bomb(random: &mut Random) -> Vec<u8> {
     let depth = 1 + random.below(2000);
     for left in (1..=depth).rev() {
         message.extend(u16::try_from(left * 4).unwrap().to_ne_bytes());
-        message.extend((random.next().to_le_bytes()[0] as u16 % 16 | 0x8000).to_ne_bytes());
+        message.extend((u16::from(random.byte() % 16) | 0x8000).to_ne_bytes());
     }
     with_length(&mut message);
     message

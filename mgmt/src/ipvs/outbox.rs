@@ -56,7 +56,7 @@ impl<'a> Dump<'a> {
         self.push(&message)
     }
 
-    /// One more piece of a text, of at most [`PIECE`] bytes.
+    /// One more piece of a text; with its header it fits a datagram.
     pub(super) fn piece(&mut self, text: &str) -> io::Result<()> {
         let message = self.request.piece(text);
         self.push(&message)
