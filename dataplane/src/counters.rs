@@ -309,6 +309,8 @@ pub struct SharedCounts {
     /// The path MTU a tunnel's router told of: MTU, a check of the server's address, and when in [`Ticks`]; 0: none. Written by
     /// the worker that got the message.
     path_mtu: AtomicU64,
+    /// Packets from clients up to then.
+    path_mtu_after: AtomicU64,
 }
 
 /// How long a path MTU is believed, and the shortest one: the kernel's `mtu_expires` and `min_pmtu`.
@@ -316,14 +318,20 @@ const PATH_MTU_LIFE: u32 = 600 * Ticks::SECOND;
 const SHORTEST_PATH_MTU: u16 = 552;
 
 impl SharedCounts {
-    /// Believes that packets to `server` must not be longer than `mtu`, which until now was `known`.
-    pub fn learn_path_mtu(&self, server: IpAddr, mtu: u16, known: u16, now: Ticks) {
-        if mtu > known {
-            return;
+    /// Believes that packets to `server` must not be longer than `mtu`, where the link takes `link`. Returns the MTU that clients are
+    /// to be told: the kernel's cached route has what was learnt once a packet has gone by it, of `packets` until now.
+    pub fn learn_path_mtu(&self, server: IpAddr, mtu: u16, link: u16, packets: u64, now: Ticks) -> u16 {
+        let before = self.path_mtu(server, now);
+        let known = before.map_or(link, |learnt| learnt.min(link));
+        let believed = if mtu > known { known } else { mtu.max(SHORTEST_PATH_MTU.min(known)) };
+        if mtu <= known {
+            let entry = u64::from(believed) << 48 | u64::from(check(server)) << 32 | u64::from(now.0);
+            self.path_mtu.store(entry, Relaxed);
         }
-        let mtu = mtu.max(SHORTEST_PATH_MTU.min(known));
-        let entry = u64::from(mtu) << 48 | u64::from(check(server)) << 32 | u64::from(now.0);
-        self.path_mtu.store(entry, Relaxed);
+        if before.is_none() {
+            self.path_mtu_after.store(packets, Relaxed);
+        }
+        if before.is_some() && packets > self.path_mtu_after.load(Relaxed) { believed } else { link }
     }
 
     /// The path MTU to `server` that was learnt. Packets of [`Self::always_passes`] need not ask.

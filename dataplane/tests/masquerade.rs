@@ -486,6 +486,23 @@ fn replies_find_their_owner_whatever_queue_they_arrive_on() {
 }
 
 #[test]
+fn replies_that_look_alike_are_the_newest_connections() {
+    let mut gateway = web(Gateway::alone());
+    gateway.service(key(6, VIP, 81));
+    gateway.destination(key(6, VIP, 81), server(3), 8080, Method::Masquerade);
+    let virtual_port = |gateway: &mut Gateway| {
+        let reply = gateway.sent(SERVERS, &answer("192.168.10.3:8080", CLIENT).tcp(tcp::ACK)).1;
+        u16::from_be_bytes([reply[34], reply[35]])
+    };
+    for port in [80, 81] {
+        gateway.sent(CLIENTS, &request(CLIENT, &format!("{VIP}:{port}")).tcp(tcp::SYN));
+        assert_eq!(virtual_port(&mut gateway), port);
+    }
+    gateway.sent(CLIENTS, &request(CLIENT, WEB).tcp(tcp::ACK));
+    assert_eq!(virtual_port(&mut gateway), 81, "whoever spoke last");
+}
+
+#[test]
 fn a_full_table_opens_nothing_and_loses_nothing() {
     let mut gateway = web(Gateway::new(DirectorConfig { connections: 8, ..DirectorConfig::default() }));
     for port in 0..20 {

@@ -185,6 +185,29 @@ impl Index {
         }
     }
 
+    /// Makes an id the first that a search of its hash finds for which `is_it` holds.
+    pub(super) fn prefer(&mut self, hash: FlowHash, id: u32, is_it: impl Fn(u32) -> bool) {
+        let mut first: Option<(usize, usize)> = None;
+        for number in self.way(hash) {
+            let bucket = &self.buckets[number];
+            for place in places(bucket.matches(hash.tag())) {
+                let cell = &bucket.ids[place];
+                let found = cell.load(Relaxed);
+                if found == id {
+                    if let Some((number, place)) = first {
+                        let before = &self.buckets[number].ids[place];
+                        cell.store(before.load(Relaxed), Relaxed);
+                        before.store(id, Relaxed);
+                    }
+                    return;
+                }
+                if first.is_none() && is_it(found) {
+                    first = Some((number, place));
+                }
+            }
+        }
+    }
+
     /// Removes an id; whether it was there.
     pub(super) fn remove(&mut self, hash: FlowHash, id: u32) -> bool {
         for (steps, number) in self.way(hash).enumerate() {

@@ -329,7 +329,21 @@ impl<A: Address> Table<A> {
         self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
         line.fill(&new, now);
         self.file(number, now.after(new.timeout));
+        if new.both_directions {
+            self.answer_for(number);
+        }
         Ok(ConnectionId(number))
+    }
+
+    /// Of connections whose replies look alike, those of one client's port to a server behind two services, the newest gets them, as
+    /// in the kernel.
+    fn answer_for(&mut self, number: u32) {
+        let Self { schedule, index, lines, .. } = self;
+        let tuple = lines[number as usize].reply_tuple();
+        index.prefer(schedule.hash(&tuple), number | REVERSE, |other| {
+            let line = lines.get((other & !REVERSE) as usize);
+            other & REVERSE != 0 && line.is_some_and(|line| line.is_live() && line.reply_tuple() == tuple)
+        });
     }
 
     fn reply_hash(&self, new: &NewConnection<A>) -> FlowHash {

@@ -214,7 +214,7 @@ impl Quoted {
 }
 
 /// Reads the quote of an ICMP error that the director relays: IPv4 destination unreachable, source quench and time exceeded,
-/// IPv6 destination unreachable, packet too big and time exceeded. `None` for other messages, for quotes of later
+/// IPv6 every error, as the kernel. `None` for other messages, for quotes of later
 /// fragments and for quotes too short to tell the flow: the ports are needed, 4 bytes behind the quoted IP header.
 #[must_use]
 pub fn quoted(data: &[u8], headers: &Headers) -> Option<Quoted> {
@@ -232,7 +232,7 @@ pub fn quoted(data: &[u8], headers: &Headers) -> Option<Quoted> {
             let (key, transport) = quoted_v4(data, network)?;
             (key, transport, if (head[0], head[1]) == (3, 4) { mtu & 0xffff } else { 0 })
         }
-        (Family::V6, protocol::ICMPV6, 1..=3) => {
+        (Family::V6, protocol::ICMPV6, ..128) => {
             let (key, transport) = quoted_v6(data, network)?;
             (key, transport, if head[0] == 2 { mtu } else { 0 })
         }
@@ -285,6 +285,7 @@ fn quoted_v6(data: &[u8], network: usize) -> Option<(FlowKey, usize)> {
 fn quoted_ports(data: &[u8], transport: usize, protocol: u8) -> Option<Tuple<Ipv4Addr>> {
     let ports = match protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => *chunk::<4>(data, transport)?,
+        _ if transport > data.len() => return None,
         _ => [0; 4],
     };
     Some(Tuple {

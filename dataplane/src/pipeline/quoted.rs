@@ -268,14 +268,13 @@ impl<P: Packet> Core<P> {
         if (quoted.icmp_type, quoted.icmp_code) == (3, 4) {
             let view = turn.snapshot.destination(slot).copied().unwrap_or_default();
             let shared = self.shared.destinations.shared(slot);
-            let known =
-                shared.path_mtu(view.server, turn.now).map_or(view.mtu, |learnt| learnt.min(view.mtu));
+            let packets = self.shared.destinations.totals(slot).in_packets;
             let mtu = u16::try_from(quoted.mtu).unwrap_or(u16::MAX);
-            shared.learn_path_mtu(view.server, mtu, known, turn.now);
+            let told = shared.learn_path_mtu(view.server, mtu, view.mtu, packets, turn.now);
             if !inside.dont_fragment {
                 return self.discard(packet, DropReason::Consumed);
             }
-            rest = outer.payload(known).into();
+            rest = outer.payload(told).into();
         }
         let quote = u64::from(headers.ip_length) - u64::from(inside.network - headers.network);
         self.shared.destinations.of(self.id, slot).count_out(quote);

@@ -122,9 +122,7 @@ pub fn tunnelled(data: &[u8], headers: &Headers, quoted: &Quoted) -> Option<Tunn
         }
         _ => return None,
     };
-    // The kernel looks for both ports and the sequence number behind the inner header.
     let (key, transport) = super::quoted_v4(data, network)?;
-    chunk::<8>(data, transport)?;
     let dont_fragment = data.get(usize::from(quoted.network) + 6)? & 0x40 != 0;
     Some(Tunnelled { key, network: short(network), transport: short(transport), dont_fragment })
 }
