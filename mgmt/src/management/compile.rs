@@ -87,8 +87,12 @@ fn destination_spec(destination: &Destination) -> DestinationSpec {
     }
 }
 
-/// Replies of masqueraded servers, and errors about tunnels, find their way back by routes.
+/// Replies of masqueraded servers, and errors about tunnels, find their way back by routes; whether what a mark rule marks is the
+/// director's own address, they say too.
 fn needs_routes(update: &Update) -> bool {
+    if matches!(update.key, ServiceKey::Mark { .. }) {
+        return update.after.is_some();
+    }
     let after = update.after.iter().flat_map(|service| &service.destinations);
     after.into_iter().any(|destination| destination.method != desired::Method::Direct)
 }

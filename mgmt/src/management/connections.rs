@@ -15,9 +15,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Lines looked at for one page: a page of an almost empty table ends early, with a cursor to go on.
 const LOOK_MAX: u32 = 1 << 20;
 
-/// As which ports the kernel lists a template that no connection uses any more.
-const INVALID_PORT: u16 = 65_535;
-
 /// Whom a slot serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
@@ -162,14 +159,12 @@ impl Part<'_> {
         let (views, next) = self.view.shared.templates.list(from, room, self.view.now);
         for view in views {
             let protocol = EntryProtocol::of(view.key.protocol());
-            let port = if view.invalid { INVALID_PORT } else { view.key.virtual_port() };
-            let virtual_address = Endpoint { ip: view.key.virtual_address(), port };
             let served = self.servers.get(view.destination);
-            let mut destination =
-                served.map_or(Endpoint { ip: virtual_address.ip, port: 0 }, |served| served.server);
-            if view.invalid {
-                destination.port = INVALID_PORT;
-            }
+            let unknown = Endpoint { ip: view.key.virtual_address(), port: 0 };
+            let server = served.map_or(unknown, |served| served.server);
+            let (virtual_port, server_port) = view.ports(server.port);
+            let virtual_address = Endpoint { port: virtual_port, ..unknown };
+            let destination = Endpoint { port: server_port, ..server };
             add(ConnectionEntry {
                 protocol,
                 client: Endpoint { ip: view.key.client(), port: 0 },
