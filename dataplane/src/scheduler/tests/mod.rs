@@ -1,6 +1,7 @@
 mod concurrent;
 mod director;
 mod kernel;
+mod rules;
 mod traces;
 
 use crate::counters::Activity;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::scheduler::{Cursor, tests::Dice};
-use crate::snapshot::{Candidate, ServiceView};
+use crate::snapshot::{Candidate, Maglev, ServiceView};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -554,4 +554,35 @@ fn mark_rules_outlive_their_connections() {
     world.referenced.clear();
     assert!(housekeep(&mut editor, 2_000, &world).changed);
     assert!(editor.publish().marks.former().is_empty());
+}
+
+#[test]
+fn tables_of_hashing_schedulers_are_filled_when_the_list_changes_and_shared_otherwise() {
+    let mut editor = Editor::new(Limits { services: 4, destinations: 16 }, Arc::default());
+    for (last, scheduler) in [(1, SchedulerKind::Mh), (2, SchedulerKind::Sh), (3, SchedulerKind::Wlc)] {
+        editor.add_service(service(last, scheduler)).unwrap();
+        editor.add_destination(&key(last), server(1)).unwrap();
+    }
+    let table = |snapshot: &Snapshot, last| {
+        let slot = snapshot.index.get(&key(last)).unwrap();
+        snapshot.service(slot).unwrap().table.clone()
+    };
+    let first = editor.publish();
+    assert_eq!(table(&first, 1).unwrap().len(), 4093);
+    assert!(table(&first, 1).unwrap().iter().all(|place| *place == 0));
+    assert_eq!((table(&first, 2).unwrap().len(), table(&first, 3)), (256, None));
+
+    let flags = ServiceSpec { flags: 2, ..service(1, SchedulerKind::Mh) };
+    editor.edit_service(flags).unwrap();
+    editor.add_destination(&key(2), server(2)).unwrap();
+    let second = editor.publish();
+    assert!(Arc::ptr_eq(&table(&first, 1).unwrap(), &table(&second, 1).unwrap()));
+    assert!(!Arc::ptr_eq(&table(&first, 2).unwrap(), &table(&second, 2).unwrap()));
+
+    let sized = |size| ServiceSpec { maglev: Maglev { size, canonical: true }, ..flags };
+    assert_eq!(editor.edit_service(sized(4095)), Err(EditError::MaglevSize));
+    editor.edit_service(sized(251)).unwrap();
+    assert_eq!(table(&editor.publish(), 1).unwrap().len(), 251);
+    editor.edit_service(service(1, SchedulerKind::Rr)).unwrap();
+    assert_eq!(table(&editor.publish(), 1), None);
 }
