@@ -63,6 +63,10 @@ pub enum Mark {
     Unfinished,
     /// About connections while `drop_entry` takes some of them away at random.
     Random,
+    /// A connection that a reset of the director's own stack closed.
+    Reset,
+    /// To a server that was made a direct one and had been masqueraded, which the kernel's cached route still leads elsewhere.
+    Remade,
     /// A connection that rr or wrr gave to another server, because every worker has a cursor of its own.
     Cursor,
 }

@@ -86,7 +86,8 @@ impl Late {
     /// Takes down which entries there are at `now` (milliseconds).
     pub fn see(&mut self, now: u64, entries: impl IntoIterator<Item = Entry>) {
         let mut next = BTreeMap::new();
-        for entry in entries {
+        // One that has nothing left only waits to be swept up.
+        for entry in entries.into_iter().filter(|entry| entry.remaining > 0) {
             let (deadline, armed) = (now + entry.remaining, entry.remaining);
             let seen = match self.seen.get(&entry.name) {
                 Some(before) => before.again(entry, now),
@@ -219,6 +220,7 @@ mod tests {
         late.see(1000, [entry(60_000)]);
         assert!(!late.explains(LINE, &[]), "it is still there");
         late.see(60_500, [entry(500)]);
+        late.see(61_050, [entry(0)]);
         late.see(62_000, []);
         assert!(late.explains(LINE, &[]));
         assert!(late.explains("TCP 0A010005 2AF8 0A000064 0050 C0A80A02 0050 SYN_RECV  0", &[]));

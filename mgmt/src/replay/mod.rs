@@ -20,6 +20,7 @@ pub mod network_commands;
 pub mod pieces;
 pub mod play;
 pub mod report;
+pub mod resets;
 pub mod rules;
 pub mod sandbox;
 pub mod stand_in;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::control::{ControlDirectory, Operators};
 use crate::ipvs;
 
-use super::compare::{self, Context, Found, Item, Said};
-use super::pieces;
+use super::compare::{self, Context, Found, Item, Mark, Said};
 use super::rules::Rules;
 use super::sandbox::{Sandbox, SandboxError};
 use super::stand_in;
 use super::text::Remaining;
 use super::trace::{Action, Record, Seconds, Trace};
 use super::world::{SharedWorld, World};
+use super::{pieces, resets};
 
 /// Settings of the kernel that are no director's, with the values of the recorded one.
 const OTHER_SETTINGS: [(&str, &str); 13] = [
@@ -156,6 +156,7 @@ impl Player {
             }
         }
         pieces::mark(&trace.records, &mut found);
+        resets::mark(&trace.records, &mut found);
         let differing = found.into_iter().map(|(place, mut items)| {
             let record = trace.records[place].clone();
             for one in &mut items {
@@ -180,8 +181,11 @@ impl Player {
         let out = world.take_emitted();
         let unplayed = world.take_unplayed().into_iter().map(|what| Item::Unplayed { what });
         let own = |address| world.is_own(address);
-        let frames = compare::frames(record, &out, &own);
-        Ok(unplayed.chain(frames).map(Found::from).chain(found).collect())
+        let frames = compare::frames(record, &out, &own).into_iter().map(|item| {
+            let remade = matches!(&item, Item::Frame { kernel: None, ours: Some(frame), .. } if world.is_remade(frame));
+            Found { mark: remade.then_some(Mark::Remade), ..Found::from(item) }
+        });
+        Ok(unplayed.map(Found::from).chain(frames).chain(found).collect())
     }
 
     /// Runs a command; what differs in its exit status and text.

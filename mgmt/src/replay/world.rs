@@ -1,6 +1,7 @@
 //! The director under test with all that is around it: engines on a virtual clock, the management core, the network's tables and
 //! the host's own stack.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,14 +14,14 @@ use dataplane::worker::Connections;
 
 use crate::address::Endpoint;
 use crate::control::{Backend, Peer};
-use crate::desired::{Change, SettingsEdit};
+use crate::desired::{Change, Method, SettingsEdit};
 use crate::management::{Limits, Management, Network, Port, View};
 use crate::protocol::{ConnectionEntry, ConnectionQuery, EntryProtocol, Fault, FaultKind, Request, Response};
 
 use super::host::Host;
 use super::late::{Entry, Late};
 use super::stand_in::{Answer, Asked};
-use super::tables::{MACS, NAMES, Tables};
+use super::tables::{MACS, NAMES, Tables, Way};
 use super::text::Remaining;
 use super::trace::Emitted;
 use super::{mark_commands, network_commands};
@@ -57,6 +58,8 @@ pub struct World {
     receiver: u8,
     emitted: Vec<Emitted>,
     unplayed: Vec<String>,
+    /// Servers that were masqueraded and are direct ones now.
+    remade: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -97,6 +100,7 @@ impl World {
             receiver: 0,
             emitted: Vec::new(),
             unplayed: Vec::new(),
+            remade: BTreeSet::new(),
         };
         world.management.tick_rates(0, &world.director.shared);
         world.publish();
@@ -304,9 +308,31 @@ impl World {
         }
     }
 
+    fn note_method(&mut self, change: &Change) {
+        let Change::DestinationEdit(edit) = change else { return };
+        let service = self.management.desired().service(edit.service).ok();
+        let before = service.and_then(|service| {
+            let place = service.position(edit.address)?;
+            service.destinations.get(place).map(|destination| destination.method)
+        });
+        if before == Some(Method::Masquerade) && edit.method == Some(Method::Direct) {
+            self.remade.insert(edit.address.ip);
+        }
+    }
+
+    /// Whether a frame goes to a server that was masqueraded and is a direct one now.
+    #[must_use]
+    pub fn is_remade(&self, frame: &[u8]) -> bool {
+        self.remade.iter().any(|server| match self.tables.way(*server, 0) {
+            Way::On(exit) => frame.get(..6).is_some_and(|mac| mac == exit.destination_mac),
+            _ => false,
+        })
+    }
+
     fn call(&mut self, request: Request) -> Result<Response, Fault> {
         match request {
             Request::Change { change, .. } => {
+                self.note_method(&change);
                 let changed = self.management.change(&change, &self.director.shared)?;
                 self.publish();
                 Ok(Response::Changed(changed))
