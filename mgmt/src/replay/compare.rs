@@ -44,6 +44,11 @@ pub enum Item {
         /// Ours.
         ours: i32,
     },
+    /// Shares of rr or wrr differ by more than the number of workers explains.
+    Shares {
+        /// Which, and by how much.
+        what: String,
+    },
     /// The replay does not play (all of) the command.
     Unplayed {
         /// What exactly.

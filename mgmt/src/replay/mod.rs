@@ -11,6 +11,7 @@
 //! reports. Exit codes: 0 nothing differs, 1 something does, 2 something could not be played.
 
 pub mod compare;
+pub mod cursors;
 pub mod decode;
 pub mod host;
 pub mod late;

@@ -7,6 +7,7 @@ use crate::control::{ControlDirectory, Operators};
 use crate::ipvs;
 
 use super::compare::{self, Context, Found, Item, Mark, Said};
+use super::cursors::Cursors;
 use super::rules::Rules;
 use super::sandbox::{Sandbox, SandboxError};
 use super::stand_in;
@@ -84,6 +85,18 @@ pub struct Player {
     /// Served as long as this lives.
     _endpoint: ipvs::Server,
     settings: Vec<(String, String)>,
+    cursors: Cursors,
+    random: Random,
+    workers: u8,
+}
+
+/// What is left to chance.
+#[derive(Debug, Clone, Copy, Default)]
+struct Random {
+    /// Which packets are dropped: of several workers each counts its own.
+    packets: bool,
+    /// Which connections are listed.
+    lines: bool,
 }
 
 impl std::fmt::Debug for Player {
@@ -109,7 +122,15 @@ impl Player {
         let asked = world.clone();
         let play = move |command: &stand_in::Asked| asked.lock().stand_in(command);
         stand_in::serve(sandbox.stand_in_socket(), Arc::new(play)).map_err(|error| listen(&error))?;
-        let mut player = Self { sandbox, world, _endpoint: endpoint, settings: Vec::new() };
+        let mut player = Self {
+            sandbox,
+            world,
+            _endpoint: endpoint,
+            settings: Vec::new(),
+            cursors: Cursors::new(workers),
+            random: Random::default(),
+            workers,
+        };
         player.settings = player.all_settings();
         player
             .sandbox
@@ -155,6 +176,11 @@ impl Player {
                 found.push((place, items));
             }
         }
+        let beyond: Vec<Found> =
+            self.cursors.beyond().into_iter().map(|what| Item::Shares { what }.into()).collect();
+        if !beyond.is_empty() {
+            found.push((trace.records.len() - 1, beyond));
+        }
         pieces::mark(&trace.records, &mut found);
         resets::mark(&trace.records, &mut found);
         let differing = found.into_iter().map(|(place, mut items)| {
@@ -170,10 +196,14 @@ impl Player {
     /// Plays a record until the next one's time; what differs.
     fn record(&mut self, record: &Record, until: u32) -> Result<Vec<Found>, PlayError> {
         self.world.lock().advance(record.at_ms);
-        let mut found = Vec::new();
+        let (mut found, mut service) = (Vec::new(), None);
         match &record.action {
             Action::Note | Action::Sleep => {}
-            Action::Packet(packet) => self.world.lock().receive(packet),
+            Action::Packet(packet) => {
+                let mut world = self.world.lock();
+                service = world.service_of(packet);
+                world.receive(self.cursors.translate(packet).as_ref().unwrap_or(packet));
+            }
             Action::Command { command, .. } => found = self.command(record, command, until)?,
         }
         let mut world = self.world.lock();
@@ -183,9 +213,12 @@ impl Player {
         let own = |address| world.is_own(address);
         let frames = compare::frames(record, &out, &own).into_iter().map(|item| {
             let remade = matches!(&item, Item::Frame { kernel: None, ours: Some(frame), .. } if world.is_remade(frame));
-            Found { mark: remade.then_some(Mark::Remade), ..Found::from(item) }
+            let mark = if remade { Some(Mark::Remade) } else { self.random.packets.then_some(Mark::Random) };
+            Found { mark, ..Found::from(item) }
         });
-        Ok(unplayed.map(Found::from).chain(frames).chain(found).collect())
+        let mut all: Vec<Found> = unplayed.map(Found::from).chain(frames).chain(found).collect();
+        self.cursors.judge(record, service.as_ref(), &out, &mut all);
+        Ok(all)
     }
 
     /// Runs a command; what differs in its exit status and text.
@@ -215,8 +248,8 @@ impl Player {
 
     fn judge(&self, record: &Record, said: &Said, remaining: &Remaining) -> Vec<Found> {
         let world = self.world.lock();
-        let random = world.settings().iter().any(|(name, value)| name == "drop_entry" && value != "0");
-        compare::said(record, said, &Context { remaining, late: world.late(), random })
+        let context = Context { remaining, late: world.late(), random: self.random.lines };
+        compare::said(record, said, &context)
     }
 
     /// Makes what a command wrote into the settings' files the director's settings.
@@ -233,6 +266,10 @@ impl Player {
         }
         drop(world);
         self.settings = written;
+        let on = |wanted: &str| self.settings.iter().any(|(name, value)| name == wanted && value != "0");
+        let packets = self.workers > 1 && on("drop_packet");
+        // What was left to chance stays listed.
+        self.random = Random { packets, lines: self.random.lines || packets || on("drop_entry") };
         Ok(())
     }
 }

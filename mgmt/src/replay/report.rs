@@ -50,6 +50,11 @@ pub enum ItemReport {
         /// Ours.
         ours: i32,
     },
+    /// Shares of rr or wrr beyond the bounds.
+    Shares {
+        /// Which, and by how much.
+        what: String,
+    },
     /// What is not played.
     Unplayed {
         /// What.
@@ -143,6 +148,7 @@ fn item(item: &Item) -> ItemReport {
         }
         Item::Line { whose, line } => ItemReport::Line { whose: *whose, line: line.clone() },
         Item::Status { kernel, ours } => ItemReport::Status { kernel: *kernel, ours: *ours },
+        Item::Shares { what } => ItemReport::Shares { what: what.clone() },
         Item::Unplayed { what } => ItemReport::Unplayed { what: what.clone() },
     }
 }
@@ -232,6 +238,7 @@ impl ItemReport {
             Self::Status { kernel, ours } => {
                 writeln!(text, "    exit status: the kernel's {kernel}, ours {ours}")
             }
+            Self::Shares { what } => writeln!(text, "    {what}"),
             Self::Unplayed { what } => writeln!(text, "    not played: {what}"),
         };
     }

@@ -140,7 +140,7 @@ impl Rule {
                     && self.line.as_ref().is_none_or(|part| line.contains(part))
             }
             Item::Status { kernel, ours } => self.status == Some([*kernel, *ours]),
-            Item::Unplayed { .. } => false,
+            Item::Shares { .. } | Item::Unplayed { .. } => false,
         }
     }
 }

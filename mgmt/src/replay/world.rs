@@ -14,10 +14,11 @@ use dataplane::worker::Connections;
 
 use crate::address::Endpoint;
 use crate::control::{Backend, Peer};
-use crate::desired::{Change, Method, SettingsEdit};
+use crate::desired::{self, Change, Method, Scheduler, ServiceKey, SettingsEdit};
 use crate::management::{Limits, Management, Network, Port, View};
 use crate::protocol::{ConnectionEntry, ConnectionQuery, EntryProtocol, Fault, FaultKind, Request, Response};
 
+use super::cursors::Service;
 use super::host::Host;
 use super::late::{Entry, Late};
 use super::stand_in::{Answer, Asked};
@@ -43,6 +44,11 @@ const HOUSEKEEPING_MS: u32 = 1000;
 const MADE_MS: u32 = 250;
 /// A tick of the recorded kernel, and what reading its clock twice may differ by.
 const JIFFIES_MS: u64 = 8;
+
+/// FTP's control port, its data port, and the first one that a passive data connection may have.
+const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+const FIRST_FREE: u16 = 1024;
 
 /// Everything but the commands' namespaces.
 #[derive(Debug)]
@@ -285,6 +291,57 @@ impl World {
         Ok(())
     }
 
+    /// The service that a packet is for.
+    #[must_use]
+    pub fn service_of(&self, packet: &Emitted) -> Option<Service> {
+        let port = PortId(u8::try_from(packet.link).unwrap_or(0));
+        let mark = self.mark(port, &packet.frame);
+        let Parsed::Flow(headers) = dataplane::packet::parse(&packet.frame, packet.frame.len(), 1) else {
+            return None;
+        };
+        let key = headers.key(&packet.frame);
+        let (protocol, ip, to) = match key {
+            FlowKey::V4(tuple) => (tuple.protocol, IpAddr::V4(tuple.destination), tuple.destination_port),
+            FlowKey::V6(tuple) => (tuple.protocol, IpAddr::V6(tuple.destination), tuple.destination_port),
+        };
+        // In the kernel's order of looking services up; all of them are candidates for what fits worse.
+        let rank = |service: &desired::Service| match service.key {
+            ServiceKey::Mark { mark: own, family } => {
+                (own.get() == mark && family == desired::Family::of(ip)).then_some(0)
+            }
+            ServiceKey::Address { protocol: own, address } => {
+                let fits = own.number() == protocol && address.ip == ip;
+                let ftp = address.port == FTP && (to == FTP_DATA || to >= FIRST_FREE);
+                match address.port {
+                    port if fits && port == to => Some(1),
+                    _ if fits && ftp => Some(2),
+                    0 if fits => Some(3),
+                    _ => None,
+                }
+            }
+        };
+        let services = self.management.desired().services();
+        let ranked = services.filter_map(|service| Some((rank(service)?, service)));
+        let (_, service) = ranked.min_by_key(|(rank, _)| *rank)?;
+        let weights = service.destinations.iter().map(|destination| destination.weight);
+        let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
+        let round = match service.scheduler {
+            Scheduler::Rr => 1,
+            Scheduler::Wrr => weights.clone().max().unwrap_or(0) / divisor,
+            _ => 0,
+        };
+        Some(Service {
+            name: service.key.to_string(),
+            cursor: matches!(service.scheduler, Scheduler::Rr | Scheduler::Wrr),
+            list: format!(
+                "{:?}",
+                service.destinations.iter().map(|one| (one.server, one.weight)).collect::<Vec<_>>()
+            ),
+            round: round.into(),
+            persistent: service.persistence.is_some(),
+        })
+    }
+
     /// Carries out a command that the replay stands in for.
     pub fn stand_in(&mut self, asked: &Asked) -> Answer {
         let said = match asked.command.as_str() {
@@ -346,6 +403,13 @@ impl World {
             listing => self.management.answer(&listing, &self.view()),
         }
     }
+}
+
+const fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 const fn protocol(entry: &ConnectionEntry) -> &'static str {
