@@ -105,8 +105,10 @@ impl<P: Packet> Core<P> {
                 // Every outer packet is a datagram of its own.
                 let outer = turn.snapshot.encapsulation(to).map_or(0, |outer| usize::from(outer.length));
                 let limit = usize::from(mtu) + outer;
-                let cut = |piece| self.cut(&Ready { pieces: std::slice::from_ref(piece), limit, out }, turn);
-                let done = pieces.iter().map(cut).fold(true, |all, one| all && one);
+                let mut done = true;
+                for piece in &pieces {
+                    done &= self.cut(&Ready { pieces: std::slice::from_ref(piece), limit, out }, turn);
+                }
                 self.replaced(&mut pieces, done)
             }
             Ok(()) => {

@@ -83,11 +83,9 @@ impl<P: Packet> Core<P> {
                 turn,
             );
         }
-        if headers.ip_length > hop.mtu.into() {
-            if headers.dont_fragment() {
-                let report = Report::TooBig { mtu: hop.mtu };
-                return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
-            }
+        if headers.ip_length > hop.mtu.into() && headers.dont_fragment() {
+            let report = Report::TooBig { mtu: hop.mtu };
+            return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
         }
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
@@ -126,9 +124,11 @@ impl<P: Packet> Core<P> {
             }
         }
         let sent = if longest <= hop.mtu.into() {
-            let send =
-                |Piece { packet, port, headers }| self.send_to_client(packet, port, &headers, hop, turn);
-            pieces.drain(..).map(send).fold(true, |all, one| all && one)
+            let mut sent = true;
+            for Piece { packet, port, headers } in pieces.drain(..) {
+                sent &= self.send_to_client(packet, port, &headers, hop, turn);
+            }
+            sent
         } else if matches!(hop.next_hop, NextHop::Resolved { .. }) {
             let several = pieces.len() > 1;
             let limit = if several { longest.min(hop.mtu.into()) } else { hop.mtu.into() } as usize;
