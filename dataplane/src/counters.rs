@@ -87,6 +87,8 @@ named! {
         PuntLocalFull => "punt_local_full",
         /// The stray punt ring is full.
         PuntStrayFull => "punt_stray_full",
+        /// An acknowledgement, on an FTP control connection, of what the server has not sent.
+        OutOfWindow => "out_of_window",
         /// An ICMP error about a masqueraded connection whose checksum is wrong.
         IcmpChecksum => "icmp_checksum",
         /// An ICMP error about a tunnel's outer packet, taken in and told on about the packet inside.
@@ -487,6 +489,12 @@ impl DestinationTable {
     pub fn opened(&self, worker: WorkerId, slot: DestinationSlot, activity: Activity, reserved: bool) {
         let line = self.of(worker, slot);
         bump(&line.connections, 1);
+        self.joined(worker, slot, activity, reserved);
+    }
+
+    /// The same for a connection that belongs to another one, which alone counts as opened.
+    pub fn joined(&self, worker: WorkerId, slot: DestinationSlot, activity: Activity, reserved: bool) {
+        let line = self.of(worker, slot);
         step(line.cell(activity), 1);
         if line.folded.load(Relaxed) {
             if !reserved {

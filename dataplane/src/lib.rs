@@ -11,6 +11,7 @@ pub mod counters;
 pub mod engine;
 pub mod exception;
 pub mod flow;
+mod ftp;
 pub mod id;
 pub mod packet;
 pub mod pipeline;

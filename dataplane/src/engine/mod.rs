@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::connection::{HashKey, OutOfMemory, Region, RegionError, Size, Slab, Table};
 use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::exception::PuntClass;
+use crate::ftp::Controls;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
 use crate::pipeline::{Leaving, Lines, Owner, Parking, Piece, Slots, Turn};
@@ -105,6 +106,8 @@ pub(crate) struct Core<P> {
     pub(crate) defence: Defence,
     hash_key: HashKey,
     workers: u8,
+    /// FTP's control connections.
+    pub(crate) controls: Controls,
     pub(crate) icmp_tokens: TokenBucket,
     /// Counts up in the IPv4 headers of frames made here.
     pub(crate) identification: u16,
@@ -153,6 +156,7 @@ impl<P: Packet> Engine<P> {
                 defence: Defence::default(),
                 hash_key: config.hash_key,
                 workers: config.workers,
+                controls: Controls::default(),
                 icmp_tokens: TokenBucket::new(ICMP_PER_SECOND, ICMP_BURST, now),
                 identification: 0,
             },

@@ -2,10 +2,11 @@
 //!
 //! Checksums are never verified: a wrong one stays wrong by the same difference, for the receiver to find.
 
-use super::checksum;
 use super::headers::{Family, Headers};
+use super::{Packet, checksum};
 use crate::address::Address;
 use crate::flow::protocol;
+use std::ops::Range;
 
 /// Which end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,53 @@ fn datagram_checksum(data: &[u8], headers: &Headers) -> Option<u16> {
     let length = u16::try_from(datagram.len()).ok()?;
     let pseudo = checksum::add(checksum::sum(addresses), checksum::add(u16::from(protocol::UDP), length));
     Some(!checksum::add(pseudo, checksum::sum(datagram)))
+}
+
+/// Replaces a part of a TCP segment's text by another of whatever length, with the lengths and checksums; the headers of the packet
+/// that it becomes. `None`, with the packet unchanged, when the buffer has no room or the segment is not all in it.
+pub fn resize<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    place: Range<usize>,
+    text: &[u8],
+) -> Option<Headers> {
+    let (network, transport) = (usize::from(headers.network), usize::from(headers.transport));
+    let end = network + headers.ip_length as usize;
+    let new_end = (end + text.len()).checked_sub(place.len())?;
+    let ip_length = u16::try_from(new_end - network).ok()?;
+    if place.start < transport + 20 || place.end > end || packet.segments() != 1 || end > packet.data().len()
+    {
+        return None;
+    }
+    if !packet.set_length(end.max(new_end)) {
+        return None;
+    }
+    let data = packet.data_mut();
+    data.copy_within(place.end..end, place.start + text.len());
+    data.get_mut(place.start..place.start + text.len())?.copy_from_slice(text);
+    // It shrinks without a new place; what was padding goes too.
+    let _ = packet.set_length(new_end);
+    let data = packet.data_mut();
+    let addresses = match headers.family {
+        Family::V4 => {
+            data.get_mut(network + 2..network + 4)?.copy_from_slice(&ip_length.to_be_bytes());
+            checksum::fill_header(data.get_mut(network..transport)?);
+            network + 12..network + 20
+        }
+        Family::V6 => {
+            let payload = ip_length.checked_sub(40)?;
+            data.get_mut(network + 4..network + 6)?.copy_from_slice(&payload.to_be_bytes());
+            network + 8..network + 40
+        }
+    };
+    let addresses = checksum::sum(data.get(addresses)?);
+    let segment = data.get_mut(transport..new_end)?;
+    segment.get_mut(16..18)?.fill(0);
+    let length = u16::try_from(segment.len()).ok()?;
+    let pseudo = checksum::add(addresses, checksum::add(u16::from(protocol::TCP), length));
+    let sum = !checksum::add(pseudo, checksum::sum(segment));
+    segment.get_mut(16..18)?.copy_from_slice(&sum.to_be_bytes());
+    Some(Headers { ip_length: ip_length.into(), ..*headers })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! received), `pieces` (fragments), `parking` (unresolved next hops).
 
 mod answer;
+mod control;
 mod forward;
 mod lengths;
 mod live;
@@ -199,7 +200,11 @@ impl<P: Packet> Engine<P> {
             Redirect::ToOwner if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
                 self.relay(port, packet, headers, 0, turn);
             }
-            Redirect::ToOwner => self.enter(port, packet, headers, 0, turn),
+            Redirect::ToOwner => {
+                let announced = control::may_be_announced(&headers, turn.snapshot);
+                let ask = if announced { self.core.owner.others() } else { 0 };
+                self.enter(port, packet, headers, ask, turn);
+            }
             Redirect::Ask { left, .. } if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
                 self.relay(port, packet, headers, left, turn);
             }
@@ -218,7 +223,12 @@ impl<P: Packet> Engine<P> {
         let (port, headers) = (slot.port, &slot.headers);
         let owner = self.core.owner.of(&headers.key(packet.data()), packet.rss_hash(), port, turn.snapshot);
         match owner {
-            Shard::Of(owner) if owner == self.core.id => self.admit(),
+            Shard::Of(owner) if owner == self.core.id => {
+                if control::may_be_announced(headers, turn.snapshot) {
+                    slot.ask = self.core.owner.others();
+                }
+                self.admit();
+            }
             Shard::Unknown => {
                 slot.ask = self.core.owner.others();
                 self.admit();
@@ -367,6 +377,9 @@ impl<P: Packet> Core<P> {
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) {
+        if let Some(id) = self.announced(table, &packet, slot, turn) {
+            return self.send_on(table, id, packet, slot, forwarded, turn);
+        }
         match self.open(table, &packet, slot, turn) {
             Ok(Opened::Connection(id)) => self.send_on(table, id, packet, slot, forwarded, turn),
             Ok(Opened::Once(to, how)) => self.send_once((to, how), packet, slot, forwarded, turn),
@@ -403,8 +416,12 @@ impl<P: Packet> Core<P> {
         self.track(table, id, &slot.headers, turn);
         self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
         let how = How::of(table.line(id));
-        let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
-        *forwarded += u64::from(self.forward(outgoing, how, turn));
+        *forwarded += u64::from(if how == How::Direct {
+            let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
+            self.forward(outgoing, How::Direct, turn)
+        } else {
+            self.send_changed(table, id, packet, slot, (to, destination, how), turn)
+        });
     }
 
     /// Stages 6 and 7 for a packet that leaves no connection behind.

@@ -87,6 +87,9 @@ impl<P: Packet> Core<P> {
             let report = Report::TooBig { mtu: hop.mtu };
             return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
         }
+        let mut packet = packet;
+        let changed = self.server_speaks(table, id, &mut packet, headers, turn);
+        let headers = changed.as_ref().unwrap_or(headers);
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
         self.track_reply(table, id, headers, turn);
@@ -96,7 +99,6 @@ impl<P: Packet> Core<P> {
             *forwarded += u64::from(self.reply_with_care(packet, slot, end, hop, turn));
             return;
         }
-        let mut packet = packet;
         let data = packet.data_mut();
         replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
         let _ = decrement_ttl(data, headers.network.into(), headers.family);

@@ -214,6 +214,13 @@ impl ServiceIndex {
         ftp.or_else(|| self.get(&key(0)))
     }
 
+    /// Whether there is an FTP service.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_ftp(&self) -> bool {
+        self.kinds.ftp != 0
+    }
+
     /// The service of exactly this key.
     #[inline]
     #[must_use]

@@ -1,0 +1,194 @@
+//! FTP through VS/NAT: what is said on a control connection opens the way for its data connections, on whatever worker.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail")]
+
+mod gateway;
+
+use dataplane::bench::{Frame, Outcome};
+use dataplane::counters::DropReason;
+use dataplane::packet::{checksum, tcp};
+use dataplane::snapshot::Method;
+use dataplane::steering::Steering;
+use gateway::*;
+
+const CONTROL: &str = "10.0.0.100:21";
+const CLIENT: &str = "10.1.0.5:1024";
+const SERVER: &str = "192.168.10.3:21";
+
+/// A control connection and its ends' sequence numbers.
+struct Session {
+    gateway: Gateway,
+    client: u32,
+    server: u32,
+    turn: usize,
+}
+
+/// A segment with these numbers.
+fn segment(frame: Frame, flags: u8, sequence: u32, acknowledged: u32, text: &str) -> Vec<u8> {
+    let mut frame = Frame { payload: text.as_bytes().to_vec(), ..frame }.tcp(flags);
+    frame[38..42].copy_from_slice(&sequence.to_be_bytes());
+    frame[42..46].copy_from_slice(&acknowledged.to_be_bytes());
+    frame[50..52].fill(0);
+    let length = u16::try_from(frame.len() - 34).unwrap();
+    let pseudo = checksum::add(checksum::sum(&frame[26..34]), checksum::add(6, length));
+    let sum = !checksum::add(pseudo, checksum::sum(&frame[34..]));
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+fn word(frame: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(frame[at..at + 4].try_into().unwrap())
+}
+
+/// Everything that leaves has right lengths and checksums.
+fn well_formed(frame: &[u8]) {
+    assert!(checksum::header_valid(&frame[14..34]));
+    let length = u16::from_be_bytes([frame[16], frame[17]]);
+    assert_eq!(frame.len(), 14 + usize::from(length));
+    let pseudo = checksum::add(checksum::sum(&frame[26..34]), checksum::add(6, length - 20));
+    assert_eq!(checksum::add(pseudo, checksum::sum(&frame[34..])), 0xffff);
+}
+
+impl Session {
+    fn new(workers: u8, steering: Steering) -> Self {
+        let mut gateway = Gateway::of(workers, steering);
+        gateway.service(key(6, VIP, 21));
+        gateway.destination(key(6, VIP, 21), server(3), 21, Method::Masquerade);
+        let mut session = Self { gateway, client: 1000, server: 1999, turn: 0 };
+        session.passes(CLIENTS, &segment(request(CLIENT, CONTROL), tcp::SYN, 1000, 0, ""));
+        session.passes(SERVERS, &segment(answer(SERVER, CLIENT), tcp::SYN | tcp::ACK, 1999, 1001, ""));
+        (session.client, session.server) = (1001, 2000);
+        session.client_says("");
+        session
+    }
+
+    /// What comes out when a frame comes in by whatever worker.
+    fn passes(&mut self, port: dataplane::id::PortId, frame: &[u8]) -> Vec<u8> {
+        self.turn += 1;
+        match self.gateway.receive_on(self.turn, port, frame).as_slice() {
+            [Outcome::Transmitted(_, frame)] => {
+                well_formed(frame);
+                frame.clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn client_says(&mut self, text: &str) -> Vec<u8> {
+        let frame = segment(request(CLIENT, CONTROL), tcp::ACK | tcp::PSH, self.client, self.server, text);
+        self.client += u32::try_from(text.len()).unwrap();
+        self.passes(CLIENTS, &frame)
+    }
+
+    /// The text that reaches the client.
+    fn server_says(&mut self, text: &str) -> String {
+        let frame = segment(answer(SERVER, CLIENT), tcp::ACK | tcp::PSH, self.server, self.client, text);
+        self.server += u32::try_from(text.len()).unwrap();
+        let out = self.passes(SERVERS, &frame);
+        String::from_utf8(out[54..].to_vec()).unwrap()
+    }
+
+    /// A data connection from the client: where it leads.
+    fn connects_to(&mut self, from: &str, to: &str) -> Option<([u8; 4], u16)> {
+        self.turn += 1;
+        let frame = request(from, to).tcp(tcp::SYN);
+        match self.gateway.receive_on(self.turn, CLIENTS, &frame).as_slice() {
+            [Outcome::Transmitted(_, sent)] => {
+                Some((sent[30..34].try_into().unwrap(), u16::from_be_bytes([sent[36], sent[37]])))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn each(test: impl Fn(Session)) {
+    for (workers, steering) in [(1, Steering::Client), (4, Steering::Client), (4, Steering::Flow)] {
+        test(Session::new(workers, steering));
+    }
+}
+
+#[test]
+fn a_passive_data_connection_is_expected_where_the_virtual_address_says() {
+    each(|mut session| {
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), None, "not before");
+        session.client_says("PASV\r\n");
+        let text = session.server_says("227 Entering Passive Mode (192,168,10,3,156,64).\r\n");
+        assert_eq!(text, "227 Entering Passive Mode (10,0,0,100,156,64).\r\n");
+        let server = Some(([192, 168, 10, 3], 40_000));
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), server);
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), server, "its own from now on");
+        assert_eq!(session.connects_to("10.1.0.5:1026", "10.0.0.100:40000"), None, "only one is expected");
+        assert_eq!(session.connects_to("10.1.0.6:1025", "10.0.0.100:40000"), None, "and of this client");
+        let back = answer("192.168.10.3:40000", "10.1.0.5:1025").tcp(tcp::SYN | tcp::ACK);
+        let out = session.passes(SERVERS, &back);
+        assert_eq!((&out[26..30], u16::from_be_bytes([out[34], out[35]])), (&[10, 0, 0, 100][..], 40_000));
+    });
+}
+
+#[test]
+fn numbers_follow_the_changed_text_and_a_retransmission_is_changed_again() {
+    each(|mut session| {
+        session.client_says("PASV\r\n");
+        let answer_at = session.server;
+        let said = "227 Entering Passive Mode (192,168,10,3,156,64)\r\n";
+        let first = session.server_says(said);
+        session.server = answer_at;
+        assert_eq!(session.server_says(said), first);
+        let next = segment(answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, "150 ok\r\n");
+        let out = session.passes(SERVERS, &next);
+        assert_eq!(word(&out, 38), session.server - 2);
+        session.server += 8;
+        let acknowledges = |number: u32, session: &Session| {
+            segment(request(CLIENT, CONTROL), tcp::ACK, session.client, number, "")
+        };
+        let all = acknowledges(session.server - 2, &session);
+        let out = session.passes(CLIENTS, &all);
+        assert_eq!(word(&out, 42), session.server);
+        let too_much = acknowledges(session.server - 1, &session);
+        assert_eq!(session.gateway.receive(CLIENTS, &too_much), []);
+        assert_eq!(session.gateway.director.dropped(DropReason::OutOfWindow), 1);
+    });
+}
+
+#[test]
+fn extended_commands_and_active_connections() {
+    each(|mut session| {
+        session.client_says("EPSV\r\n");
+        let text = "229 Entering Extended Passive Mode (|||40001|)\r\n";
+        assert_eq!(session.server_says(text), text);
+        assert_eq!(
+            session.connects_to("10.1.0.5:1030", "10.0.0.100:40001"),
+            Some(([192, 168, 10, 3], 40_001))
+        );
+        for (command, port) in [("PORT 10,1,0,5,200,10\r\n", 51_210), ("EPRT |1|10.1.0.5|51211|\r\n", 51_211)]
+        {
+            session.client_says(command);
+            let client = format!("10.1.0.5:{port}");
+            let out = session.passes(SERVERS, &answer("192.168.10.3:20", &client).tcp(tcp::SYN));
+            assert_eq!((&out[26..30], u16::from_be_bytes([out[34], out[35]])), (&[10, 0, 0, 100][..], 20));
+            let there = session.connects_to(&client, "10.0.0.100:20");
+            assert_eq!(there, Some(([192, 168, 10, 3], 20)));
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_stays_as_it_is() {
+    each(|mut session| {
+        let text = "227 Entering Passive Mode (192,168,10,3,156,64)\r\n";
+        assert_eq!(session.server_says(text), text);
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), None);
+    });
+}
+
+#[test]
+fn what_is_expected_is_forgotten_after_two_minutes() {
+    each(|mut session| {
+        session.client_says("PASV\r\n");
+        session.server_says("227 Entering Passive Mode (192,168,10,3,156,64)\r\n");
+        session.gateway.director.leap(121_000);
+        session.gateway.director.pass(10);
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), None);
+        session.gateway.check();
+    });
+}
