@@ -72,6 +72,8 @@ pub enum Mark {
     Reset,
     /// To a server that was made a direct one and had been masqueraded, which the kernel's cached route still leads elsewhere.
     Remade,
+    /// It belongs to a service that the director refused.
+    Refused,
     /// A connection that rr or wrr gave to another server, because every worker has a cursor of its own.
     Cursor,
 }

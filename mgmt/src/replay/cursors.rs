@@ -1,7 +1,7 @@
-//! Several workers: each has its own place in the lists of rr and wrr.
+//! Several workers: each has its own place in the lists of rr and wrr, and its own memory of lblc's and lblcr's localities.
 //!
 //! With n workers a connection may go to another server than the recorded kernel's one worker chose; over a service's connections
-//! every server's share is within n of the kernel's (wrr: within n rounds). What follows from another choice differs, too: which
+//! every server's share of rr is within n of the kernel's, of wrr within n rounds. What follows from another choice differs, too: which
 //! server's connections a removal hits, whose counts a listing shows. Nothing else may differ, whatever the number of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +17,7 @@ use super::text;
 use super::trace::{Action, Emitted, Record};
 
 /// Fields that say which server a packet goes to.
-const OF_SERVER: [&str; 7] =
-    ["eth.dst", "ip.dst", "ip.checksum", "tcp.dst", "tcp.checksum", "udp.dst", "udp.checksum"];
+const OF_SERVER: [&str; 6] = ["ip.dst", "ip.checksum", "tcp.dst", "tcp.checksum", "udp.dst", "udp.checksum"];
 /// The link of the servers.
 const SERVERS: usize = 1;
 
@@ -27,11 +26,11 @@ const SERVERS: usize = 1;
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// Whether rr or wrr schedules it.
+    /// Whether each worker schedules it by a state of its own.
     pub cursor: bool,
     /// Its destinations as the scheduler sees them; another list begins another round.
     pub list: String,
-    /// Connections of a round to the destination that gets most: 1 for rr.
+    /// Connections of a round to the destination that gets most: 1 for rr, 0 for schedulers without rounds.
     pub round: u64,
     /// Whether its clients stay with a server: then one choice is made for all of a client's connections.
     pub persistent: bool,
@@ -136,10 +135,7 @@ impl Cursors {
         for found in items.iter_mut() {
             let Item::Frame { kernel, ours, .. } = &found.item else { continue };
             if let (Some(kernel), Some(ours)) = (kernel, ours) {
-                let only_server = decode::side_by_side(kernel, ours)
-                    .iter()
-                    .all(|(field, kernel, ours)| kernel == ours || OF_SERVER.contains(&field.as_str()));
-                if !only_server {
+                if core(kernel) != core(ours) {
                     continue;
                 }
             } else {
@@ -224,8 +220,8 @@ impl Cursors {
 
 impl Shares {
     fn beyond(&self, service: &str, workers: u64) -> Option<String> {
-        let bound = workers * self.round.max(1);
-        let wide = self.chosen.values().any(|[kernel, ours]| kernel.abs_diff(*ours) > bound);
+        let bound = workers * self.round;
+        let wide = bound > 0 && self.chosen.values().any(|[kernel, ours]| kernel.abs_diff(*ours) > bound);
         wide.then(|| {
             let shares: Vec<String> = self
                 .chosen
@@ -249,6 +245,21 @@ fn add(sums: &mut Vec<u64>, line: &str) {
             None => sums.push(figure),
         }
     }
+}
+
+/// A packet's fields but for those that say which server it goes to, and how.
+fn core(frame: &[u8]) -> Vec<decode::Field> {
+    let mut fields = decode::frame(frame);
+    for layer in ["tunnel.", "gre.", "gue."] {
+        if fields.iter().any(|field| field.name.starts_with(&format!("{layer}ip."))) {
+            fields.retain(|field| field.name.starts_with(layer) && !field.name.ends_with(".header"));
+            fields.iter_mut().for_each(|field| field.name = field.name[layer.len()..].to_owned());
+        }
+    }
+    let of_server =
+        |field: &decode::Field| field.name.starts_with("eth.") || OF_SERVER.contains(&field.name.as_str());
+    fields.retain(|field| !of_server(field));
+    fields
 }
 
 fn value(fields: &[decode::Field], name: &str) -> String {

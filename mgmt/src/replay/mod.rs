@@ -20,6 +20,7 @@ pub mod mask;
 pub mod network_commands;
 pub mod pieces;
 pub mod play;
+pub mod refused;
 pub mod report;
 pub mod resets;
 pub mod rules;

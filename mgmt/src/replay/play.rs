@@ -14,7 +14,7 @@ use super::stand_in;
 use super::text::Remaining;
 use super::trace::{Action, Record, Seconds, Trace};
 use super::world::{SharedWorld, World};
-use super::{pieces, resets};
+use super::{pieces, refused, resets};
 
 /// Settings of the kernel that are no director's, with the values of the recorded one.
 const OTHER_SETTINGS: [(&str, &str); 13] = [
@@ -183,6 +183,7 @@ impl Player {
         }
         pieces::mark(&trace.records, &mut found);
         resets::mark(&trace.records, &mut found);
+        refused::mark(&trace.records, &mut found);
         let differing = found.into_iter().map(|(place, mut items)| {
             let record = trace.records[place].clone();
             for one in &mut items {
@@ -276,9 +277,11 @@ impl Player {
 
 /// Whether a command changes nothing, so that it may run twice.
 fn only_shows(command: &str) -> bool {
-    let listing = ["ipvsadm -L", "ipvsadm -l", "ipvsadm -S", "cat ", "grep ", "tail "];
+    let listing = ["ipvsadm -L", "ipvsadm -l", "ipvsadm -S", "cat ", "grep ", "tail ", "echo "];
     let of_listings = |part: &str| {
-        let part = part.trim();
+        let traced =
+            part.trim().strip_prefix("strace ").and_then(|rest| Some(&rest[rest.find("ipvsadm ")?..]));
+        let part = traced.unwrap_or(part.trim());
         part.is_empty() || listing.iter().any(|known| part.starts_with(known)) && !part.contains('>')
     };
     command.split([';', '|']).all(of_listings)

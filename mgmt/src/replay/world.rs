@@ -40,8 +40,8 @@ const FINE_MS: u32 = 24;
 /// Between two rounds of the management's housekeeping.
 const HOUSEKEEPING_MS: u32 = 1000;
 /// How long before its trace's start the recorded director's namespace was made: its estimators, which go every 2 s from then
-/// on, show in the traces with rates that they first went some 1.75 s after the start.
-const MADE_MS: u32 = 250;
+/// on, show in the traces with rates that they first went some 1.5 s after the start.
+const MADE_MS: u32 = 500;
 /// A tick of the recorded kernel, and what reading its clock twice may differ by.
 const JIFFIES_MS: u64 = 8;
 
@@ -332,7 +332,10 @@ impl World {
         };
         Some(Service {
             name: service.key.to_string(),
-            cursor: matches!(service.scheduler, Scheduler::Rr | Scheduler::Wrr),
+            cursor: matches!(
+                service.scheduler,
+                Scheduler::Rr | Scheduler::Wrr | Scheduler::Lblc | Scheduler::Lblcr
+            ),
             list: format!(
                 "{:?}",
                 service.destinations.iter().map(|one| (one.server, one.weight)).collect::<Vec<_>>()
