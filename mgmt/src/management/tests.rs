@@ -320,7 +320,7 @@ fn templates_are_listed_as_the_kernel_lists_them() {
         };
         entries.into_iter().map(one).collect()
     };
-    let of_mark = "ip 10.1.0.5:0 0.0.0.3:0 10.0.0.2:80 mark 3";
+    let of_mark = "ip 10.1.0.5:0 0.0.0.3:0 10.0.0.2:0 mark 3";
     assert_eq!(shown(list(Some(key(1)))), ["tcp 10.1.0.5:0 192.0.2.1:80 10.0.0.1:80"]);
     assert_eq!(shown(list(Some(marked))), [of_mark]);
     templates.invalidate(gone);
