@@ -222,3 +222,50 @@ fn totals_by_cpu(traffic: &Traffic) -> [String; 7] {
         format!("    {}", rates(traffic)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(protocol: EntryProtocol, state: &str) -> ConnectionEntry {
+        ConnectionEntry {
+            protocol,
+            client: "10.1.0.7:0".parse().unwrap(),
+            virtual_address: "0.0.0.1:0".parse().unwrap(),
+            destination: "192.168.10.2:0".parse().unwrap(),
+            state: state.into(),
+            expires_ms: 119_400,
+            packets: 0,
+            worker: None,
+            template: true,
+            flags: 0,
+            mark: Some(1),
+        }
+    }
+
+    #[test]
+    fn a_template_of_a_mark_is_of_no_protocol() {
+        assert_eq!(
+            connection_line(&entry(EntryProtocol::Ip, "NONE"), false),
+            "IP  0A010007 0000 00000001 0000 C0A80A02 0000 NONE            119"
+        );
+        assert_eq!(
+            connection_line(&entry(EntryProtocol::Udp, "UDP"), true),
+            "UDP 0A010007 0000 00000001 0000 C0A80A02 0000 UDP         LOCAL      119"
+        );
+    }
+
+    #[test]
+    fn counters_are_hexadecimal_and_may_outgrow_their_columns() {
+        let traffic = Traffic {
+            connections: 0x1_2345_6789,
+            in_packets: 9,
+            in_bytes: 0x17a,
+            in_bytes_per_s: 0x23,
+            ..Traffic::default()
+        };
+        let [_, _, counted, _, _, rates] = totals(&traffic);
+        assert_eq!(counted, "123456789        9        0              17A                0");
+        assert_eq!(rates, "       0        0        0               23                0");
+    }
+}

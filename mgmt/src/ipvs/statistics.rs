@@ -38,3 +38,32 @@ pub(super) fn wide(number: u16, traffic: &Traffic) -> Attribute {
     let written = |(kind, value)| Attribute::u64(kind, value);
     Attribute::nested(number, counters(traffic).into_iter().map(written).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::number::service;
+    use super::*;
+
+    #[test]
+    fn all_but_bytes_wrap_at_32_bits_and_nothing_at_64() {
+        let many = (3 << 32) + 7;
+        let traffic =
+            Traffic { connections: many, out_bytes: many, out_bytes_per_s: many, ..Traffic::default() };
+        let expected = [
+            Attribute::u32(kind::CONNECTIONS, 7),
+            Attribute::u32(kind::IN_PACKETS, 0),
+            Attribute::u32(kind::OUT_PACKETS, 0),
+            Attribute::u64(kind::IN_BYTES, 0),
+            Attribute::u64(kind::OUT_BYTES, many),
+            Attribute::u32(kind::CONNECTIONS_PER_S, 0),
+            Attribute::u32(kind::IN_PACKETS_PER_S, 0),
+            Attribute::u32(kind::OUT_PACKETS_PER_S, 0),
+            Attribute::u32(kind::IN_BYTES_PER_S, 0),
+            Attribute::u32(kind::OUT_BYTES_PER_S, 7),
+        ];
+        assert_eq!(narrow(service::STATS, &traffic), Attribute::nested(service::STATS, expected.to_vec()));
+        let wide_values = (1..=10).zip([many, 0, 0, 0, many, 0, 0, 0, 0, many]);
+        let expected = wide_values.map(|(kind, value)| Attribute::u64(kind, value)).collect();
+        assert_eq!(wide(service::STATS64, &traffic), Attribute::nested(service::STATS64, expected));
+    }
+}
