@@ -7,6 +7,7 @@
 //!   does; addresses are made up. A program that looks up another family than IPVS (nl80211, wireguard, ethtool) or
 //!   joins a multicast group gets a socket of the kernel's in its place, so that what keepalived's scripts run works
 //!   as ever. Looking up IPVS always leads to uvsd.
+//!   Without a director a request is taken and refused, as by a kernel: programs do not expect sending to fail.
 //! * **IPVS socket options**: `ENOPROTOOPT`, as on a kernel without IPVS; the tools use them when netlink has failed.
 //! * **`/proc/net/ip_vs*`** ([`opens`], [`looks`]): the text comes from uvsd, in a memfd; they are there where uvsd is.
 //! * **`modprobe ip_vs`** ([`start`]): does nothing and succeeds. The tools run it when they find no IPVS, and

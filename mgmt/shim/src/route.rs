@@ -21,7 +21,7 @@ const ATTRIBUTE_TYPE: u16 = 0x3fff;
 /// Only looking up a family by its name changes sides: every other message follows the look-up that went before it. A
 /// dump of all families is answered by uvsd, which knows of IPVS and `nlctrl`: the kernel's would show its own IPVS.
 pub(crate) fn of(head: &[u8], now: Side) -> Side {
-    if field(head, 4) != Some(GENL_ID_CTRL) || head.get(NLMSG_HEADER) != Some(&CTRL_CMD_GETFAMILY) {
+    if !is_for_families(head) || head.get(NLMSG_HEADER) != Some(&CTRL_CMD_GETFAMILY) {
         return now;
     }
     if field(head, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP) {
@@ -32,6 +32,11 @@ pub(crate) fn of(head: &[u8], now: Side) -> Side {
         Some(_) => Side::Kernel,
         None => now,
     }
+}
+
+/// Whether a message is for the family that knows the families.
+pub(crate) fn is_for_families(header: &[u8]) -> bool {
+    field(header, 4) == Some(GENL_ID_CTRL)
 }
 
 fn field(bytes: &[u8], at: usize) -> Option<u16> {

@@ -57,14 +57,22 @@ impl Socket {
 struct Place {
     word: AtomicU64,
     inode: AtomicU64,
+    /// Header of the last request, zeros where there is none: what an end of the connection leaves unanswered.
+    request: [AtomicU64; 2],
+}
+
+impl Place {
+    const fn free() -> Self {
+        let request = [AtomicU64::new(0), AtomicU64::new(0)];
+        Self { word: AtomicU64::new(0), inode: AtomicU64::new(0), request }
+    }
 }
 
 /// Descriptors from here on cannot be generic-netlink sockets: `EMFILE`.
 const PLACES: usize = 65_536;
 
 // Zeros in .bss: untouched places cost no memory.
-static TABLE: [Place; PLACES] =
-    [const { Place { word: AtomicU64::new(0), inode: AtomicU64::new(0) } }; PLACES];
+static TABLE: [Place; PLACES] = [const { Place::free() }; PLACES];
 
 fn place(fd: c_int) -> Option<&'static Place> {
     TABLE.get(usize::try_from(fd).ok()?)
@@ -81,11 +89,33 @@ pub(crate) fn get(fd: c_int) -> Option<Socket> {
     None
 }
 
-/// Remembers `fd` as `socket`. False: there is no place for such a high number.
+/// A netlink header, as it is sent.
+pub(crate) type Header = [u8; 16];
+
+/// Notes the request that is about to be sent.
+pub(crate) fn note_request(fd: c_int, header: Header) {
+    let words = [0, 8].map(|at| u64::from_ne_bytes(std::array::from_fn(|index| header[at + index])));
+    for (kept, word) in place(fd).iter().flat_map(|place| &place.request).zip(words) {
+        kept.store(word, Ordering::Relaxed);
+    }
+}
+
+/// The last request, once: answered or not, that cannot be told from here.
+pub(crate) fn take_request(fd: c_int) -> Option<Header> {
+    let request = &place(fd)?.request;
+    let words = [0, 1].map(|index: usize| request[index].swap(0, Ordering::Relaxed).to_ne_bytes());
+    let header = std::array::from_fn(|index| words[index / 8][index % 8]);
+    (header != [0; 16]).then_some(header)
+}
+
+/// Remembers `fd` as `socket`, with no request. False: there is no place for such a high number.
 pub(crate) fn set(fd: c_int, socket: Socket) -> bool {
     match (place(fd), inode(fd)) {
         (Some(place), Some(inode)) => {
             place.inode.store(inode, Ordering::Relaxed);
+            for word in &place.request {
+                word.store(0, Ordering::Relaxed);
+            }
             place.word.store(socket.pack(), Ordering::Release);
             true
         }
@@ -137,6 +167,21 @@ mod tests {
         assert_eq!(get(fd), None);
         drop(OwnedFd::from(first));
         assert_eq!(get(fd), None);
+    }
+
+    #[test]
+    fn a_request_is_kept_once() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let fd = socket.as_raw_fd();
+        assert!(set(fd, Socket::NEW));
+        assert_eq!(take_request(fd), None);
+        let header: Header = std::array::from_fn(|index| u8::try_from(index + 1).unwrap());
+        note_request(fd, header);
+        assert_eq!(take_request(fd), Some(header));
+        assert_eq!(take_request(fd), None);
+        note_request(fd, header);
+        assert!(set(fd, Socket::NEW), "a new socket owes nothing");
+        assert_eq!(take_request(fd), None);
     }
 
     #[test]

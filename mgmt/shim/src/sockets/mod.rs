@@ -6,6 +6,7 @@
 
 mod duplicates;
 mod options;
+mod refusal;
 mod side;
 mod transfer;
 

@@ -57,7 +57,7 @@ pub(super) fn to_director(fd: c_int, socket: Socket) -> Result<(), c_int> {
 }
 
 /// Makes `fd` mean what `new` means, and `new` nothing any more.
-fn replace(fd: c_int, new: c_int, socket: Socket) -> Result<(), c_int> {
+pub(super) fn replace(fd: c_int, new: c_int, socket: Socket) -> Result<(), c_int> {
     // SAFETY: both are open; the program holds `fd` as a number only.
     let status = unsafe { next::dup3(new, fd, type_flags(fd) & libc::O_CLOEXEC) };
     let error = errno();
@@ -70,7 +70,7 @@ fn replace(fd: c_int, new: c_int, socket: Socket) -> Result<(), c_int> {
 }
 
 /// `SOCK_CLOEXEC` and `SOCK_NONBLOCK` as `fd` has them.
-fn type_flags(fd: c_int) -> c_int {
+pub(super) fn type_flags(fd: c_int) -> c_int {
     // SAFETY: asks about a number.
     let descriptor = unsafe { next::fcntl(fd, libc::F_GETFD, std::ptr::null_mut()) };
     // SAFETY: asks about a number.

@@ -3,8 +3,8 @@
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::side::{to_director, turned};
-use super::{directed, with_port};
-use crate::table::{Side, Socket};
+use super::{directed, refusal, with_port};
+use crate::table::{Header, Side, Socket};
 use crate::{address, endpoint, errno, fail_length, next, route, table};
 
 /// # Safety
@@ -32,7 +32,7 @@ pub(crate) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags
             plain.msg_control = std::ptr::null_mut();
             plain.msg_controllen = 0;
             // SAFETY: the message's buffers are as libc wants them.
-            unsafe { deliver(fd, socket, &plain, flags) }
+            unsafe { deliver(fd, socket, &plain, flags, &head) }
         }
     }
 }
@@ -66,7 +66,7 @@ pub(crate) unsafe extern "C" fn sendto(
         // SAFETY: passed on as it came.
         Ok(Side::Kernel) => unsafe { next::sendto(fd, data, length, flags, place, place_length) },
         // SAFETY: the caller's data is valid for its length.
-        Ok(Side::Director) => unsafe { deliver(fd, socket, &message, flags) },
+        Ok(Side::Director) => unsafe { deliver(fd, socket, &message, flags, &head) },
     }
 }
 
@@ -119,15 +119,22 @@ unsafe fn gather(message: &msghdr, head: &mut [u8]) -> usize {
     filled
 }
 
-/// Sends to uvsd, connecting first where need be; a director that was started anew gets a new connection.
+/// Sends to uvsd, connecting first where need be; a director that was started anew gets a new connection, and where there is
+/// none the message is taken and refused.
 ///
 /// # Safety
 ///
-/// The message is one, with valid buffers.
-unsafe fn deliver(fd: c_int, socket: Socket, message: &msghdr, flags: c_int) -> ssize_t {
+/// The message is one, with valid buffers; `head` is how it starts.
+unsafe fn deliver(fd: c_int, socket: Socket, message: &msghdr, flags: c_int, head: &[u8]) -> ssize_t {
     let socket = with_port(fd, socket);
+    // SAFETY: by the caller's word.
+    let total = unsafe { length(message) };
+    let request: Option<Header> = head.first_chunk().copied().filter(|_| total >= size_of::<Header>());
     let mut renewed = false;
     loop {
+        if let Some(request) = request {
+            table::note_request(fd, request);
+        }
         // Without a reader there is an error, not a signal: netlink has none either.
         // SAFETY: by the caller's word.
         let sent = unsafe { next::sendmsg(fd, message, flags | libc::MSG_NOSIGNAL) };
@@ -145,9 +152,30 @@ unsafe fn deliver(fd: c_int, socket: Socket, message: &msghdr, flags: c_int) -> 
             _ => return -1,
         }
         if endpoint::connect(fd) != 0 {
-            return -1;
+            let error = errno();
+            return match request.map(|request| refusal::answer(fd, socket, request, error)) {
+                Some(Ok(())) => ssize_t::try_from(total).unwrap_or(ssize_t::MAX),
+                Some(Err(error)) => fail_length(error),
+                None => fail_length(error),
+            };
         }
     }
+}
+
+/// Bytes in the message's buffers.
+///
+/// # Safety
+///
+/// The message is one.
+unsafe fn length(message: &msghdr) -> usize {
+    let mut total = 0_usize;
+    for index in 0..message.msg_iovlen {
+        // SAFETY: there are `msg_iovlen` of them by the caller's word.
+        let buffer = unsafe { message.msg_iov.add(index) };
+        // SAFETY: as above.
+        total = total.saturating_add(unsafe { buffer.read() }.iov_len);
+    }
+    total
 }
 
 /// # Safety
@@ -161,8 +189,14 @@ pub(crate) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
     }
     // SAFETY: not null, and a message by the caller's word.
     let before = unsafe { message.read() };
-    // SAFETY: passed on as it came.
-    let received = unsafe { next::recvmsg(fd, message, flags) };
+    let received = whole(fd, || {
+        // SAFETY: as above.
+        let again = unsafe { &mut *message };
+        // What an attempt that found the end has written there.
+        *again = before;
+        // SAFETY: passed on as it came.
+        unsafe { next::recvmsg(fd, message, flags) }
+    });
     if received >= 0 && !before.msg_name.is_null() {
         let mut length = before.msg_namelen;
         // SAFETY: there is room for as many bytes as the program said.
@@ -171,7 +205,7 @@ pub(crate) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
         let after = unsafe { &mut *message };
         after.msg_namelen = length;
     }
-    ended(received)
+    received
 }
 
 /// # Safety
@@ -190,14 +224,15 @@ pub(crate) unsafe extern "C" fn recvfrom(
         // SAFETY: passed on as it came.
         return unsafe { next::recvfrom(fd, data, length, flags, place, place_length) };
     }
-    // SAFETY: passed on without the address.
-    let received =
-        unsafe { next::recvfrom(fd, data, length, flags, std::ptr::null_mut(), std::ptr::null_mut()) };
+    let received = whole(fd, || {
+        // SAFETY: passed on without the address.
+        unsafe { next::recvfrom(fd, data, length, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
+    });
     if received >= 0 && !place.is_null() {
         // SAFETY: the caller's buffer is as libc wants it.
         unsafe { address::write(0, place, place_length) };
     }
-    ended(received)
+    received
 }
 
 /// # Safety
@@ -205,9 +240,14 @@ pub(crate) unsafe extern "C" fn recvfrom(
 /// As libc's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub(crate) unsafe extern "C" fn recv(fd: c_int, data: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
-    // SAFETY: passed on as it came.
-    let received = unsafe { next::recv(fd, data, length, flags) };
-    if directed(fd).is_none() { received } else { ended(received) }
+    if directed(fd).is_none() {
+        // SAFETY: passed on as it came.
+        return unsafe { next::recv(fd, data, length, flags) };
+    }
+    whole(fd, || {
+        // SAFETY: passed on as it came.
+        unsafe { next::recv(fd, data, length, flags) }
+    })
 }
 
 /// What `recvfrom` of a program built with `_FORTIFY_SOURCE` may be called; `room` is checked by libc's own.
@@ -254,7 +294,26 @@ pub(crate) unsafe extern "C" fn __recv_chk(
     unsafe { recv(fd, data, length, flags) }
 }
 
-/// Nothing received is uvsd gone: netlink has no end, and programs take it for a success.
-fn ended(received: ssize_t) -> ssize_t {
-    if received == 0 { fail_length(libc::ECONNRESET) } else { received }
+/// What `receive` receives. An end of the connection answers the last request with a refusal, then it is an error: netlink
+/// has no end, and programs take it for a success.
+fn whole(fd: c_int, receive: impl Fn() -> ssize_t) -> ssize_t {
+    let received = receive();
+    if received != 0 || !at_end(fd) {
+        return received;
+    }
+    if let (Some(socket), Some(request)) = (directed(fd), table::take_request(fd)) {
+        return match refusal::answer(fd, socket, request, libc::ECONNRESET) {
+            Ok(()) => receive(),
+            Err(error) => fail_length(error),
+        };
+    }
+    fail_length(libc::ECONNRESET)
+}
+
+/// Nothing is left, and nothing will come: a program may also receive nothing because it asked for nothing.
+fn at_end(fd: c_int) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: there is room for one byte.
+    unsafe { next::recv(fd, (&raw mut byte).cast(), 1, flags) == 0 }
 }
