@@ -5,9 +5,10 @@
 //! server's connections a removal hits, whose counts a listing shows. Nothing else may differ, whatever the number of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use dataplane::packet::checksum;
+use dataplane::flow::protocol::TCP;
+use dataplane::packet::{Parsed, checksum};
 
 use crate::address::Mac;
 
@@ -16,8 +17,23 @@ use super::decode;
 use super::text;
 use super::trace::{Action, Emitted, Record};
 
-/// Fields that say which server a packet goes to.
-const OF_SERVER: [&str; 6] = ["ip.dst", "ip.checksum", "tcp.dst", "tcp.checksum", "udp.dst", "udp.checksum"];
+/// Fields that say which server a packet goes to, and how: in quoted packets too, and the MTU of the way there.
+const OF_SERVER: [&str; 14] = [
+    "ip.dst",
+    "ip.checksum",
+    "tcp.dst",
+    "tcp.checksum",
+    "udp.dst",
+    "udp.checksum",
+    "icmp.checksum",
+    "icmp.rest",
+    "quoted.ip.src",
+    "quoted.ip.checksum",
+    "quoted.tcp.src",
+    "quoted.tcp.checksum",
+    "quoted.udp.src",
+    "quoted.udp.checksum",
+];
 /// The link of the servers.
 const SERVERS: usize = 1;
 
@@ -114,18 +130,20 @@ impl Cursors {
             if service.cursor && chosen.iter().any(Option::is_some) && self.decided.insert(decision) {
                 self.count(service, &chosen);
             }
-            if let [Some(kernel), Some(ours)] = &chosen
-                && kernel != ours
-                && (service.cursor || self.services.contains(&service.name))
-            {
-                self.strayed.insert(name.clone());
-                self.clients.insert(client.clone());
-                self.services.insert(service.name.clone());
-                let pair = (kernel.clone(), ours.clone());
-                let known = self.servers.entry(client_end(&name)).or_default();
-                if !known.contains(&pair) {
-                    known.push(pair);
+            let follows = self.services.contains(&service.name);
+            match &chosen {
+                [Some(kernel), Some(ours)] if kernel != ours && (service.cursor || follows) => {
+                    self.services.insert(service.name.clone());
+                    self.stray(&name, &client);
+                    let pair = (kernel.clone(), ours.clone());
+                    let known = self.servers.entry(client_end(&name)).or_default();
+                    if !known.contains(&pair) {
+                        known.push(pair);
+                    }
                 }
+                // Only one of the two servers takes it.
+                [Some(_), None] | [None, Some(_)] if follows => self.stray(&name, &client),
+                _ => {}
             }
         }
         let strayed = self.strayed.contains(&name) || self.clients.contains(&client);
@@ -143,6 +161,11 @@ impl Cursors {
             }
             found.mark = Some(Mark::Cursor);
         }
+    }
+
+    fn stray(&mut self, name: &str, client: &str) {
+        self.strayed.insert(name.to_owned());
+        self.clients.insert(client.to_owned());
     }
 
     /// A packet from a server, as the server that has the connection with us would have sent it.
@@ -195,7 +218,8 @@ impl Cursors {
                 destinations.push(place);
             }
         }
-        if self.consequences || sums[0] == sums[1] {
+        let late = items.iter().any(|found| found.mark == Some(Mark::Late));
+        if self.consequences || late || sums[0] == sums[1] {
             for place in destinations {
                 items[place].mark = Some(Mark::Cursor);
             }
@@ -256,8 +280,13 @@ fn core(frame: &[u8]) -> Vec<decode::Field> {
             fields.iter_mut().for_each(|field| field.name = field.name[layer.len()..].to_owned());
         }
     }
-    let of_server =
-        |field: &decode::Field| field.name.starts_with("eth.") || OF_SERVER.contains(&field.name.as_str());
+    // An error made here has an identification of its own.
+    let error = fields.iter().any(|field| field.name.starts_with("quoted."));
+    let of_server = |field: &decode::Field| {
+        field.name.starts_with("eth.")
+            || OF_SERVER.contains(&field.name.as_str())
+            || error && field.name == "ip.id"
+    };
     fields.retain(|field| !of_server(field));
     fields
 }
@@ -276,31 +305,38 @@ fn client_end(name: &str) -> String {
     name.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes another server the source of an unfragmented IPv4 packet, with right checksums; `false` when it is none.
+/// Makes another server the source of an unfragmented packet of TCP or UDP, with right checksums; `false` when it is none.
 fn replace_source(frame: &mut [u8], (mac, ip, port): &Server) -> bool {
-    let (Ok(mac), Ok(ip), Ok(port)) = (mac.parse::<Mac>(), ip.parse::<Ipv4Addr>(), port.parse::<u16>())
-    else {
+    let (Ok(mac), Ok(ip), Ok(port)) = (mac.parse::<Mac>(), ip.parse::<IpAddr>(), port.parse::<u16>()) else {
         return false;
     };
-    let Some(header) =
-        frame.get(14).filter(|first| **first >> 4 == 4).map(|first| usize::from(first & 15) * 4)
-    else {
-        return false;
+    let Parsed::Flow(headers) = dataplane::packet::parse(frame, frame.len(), 1) else { return false };
+    let network = usize::from(headers.network);
+    let (at, octets) = match ip {
+        IpAddr::V4(ip) => (network + 12, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (network + 8, ip.octets().to_vec()),
     };
-    let checksum_at = 14 + header + if frame.get(23) == Some(&6) { 16 } else { 6 };
-    if frame.len() < checksum_at + 2 || header < 20 {
+    let transport = usize::from(headers.transport);
+    let checksum_at = transport + if headers.protocol == TCP { 16 } else { 6 };
+    if frame.len() < checksum_at + 2 {
         return false;
     }
-    let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    let before = [word(frame, 26), word(frame, 28), word(frame, 14 + header)];
+    let words = |frame: &[u8]| {
+        let source = frame[at..at + octets.len()].iter().chain(&frame[transport..transport + 2]);
+        let bytes: Vec<u8> = source.copied().collect();
+        bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect::<Vec<_>>()
+    };
+    let before = words(frame);
     frame[6..12].copy_from_slice(&mac.0);
-    frame[26..30].copy_from_slice(&ip.octets());
-    frame[14 + header..16 + header].copy_from_slice(&port.to_be_bytes());
-    let after = [word(frame, 26), word(frame, 28), port];
-    checksum::fill_header(&mut frame[14..14 + header]);
-    let old = word(frame, checksum_at);
-    if old != 0 || checksum_at == 30 + header {
-        let new = before.iter().zip(after).fold(old, |sum, (old, new)| checksum::update_16(sum, *old, new));
+    frame[at..at + octets.len()].copy_from_slice(&octets);
+    frame[transport..transport + 2].copy_from_slice(&port.to_be_bytes());
+    if ip.is_ipv4() {
+        checksum::fill_header(&mut frame[network..transport]);
+    }
+    let old = u16::from_be_bytes([frame[checksum_at], frame[checksum_at + 1]]);
+    if old != 0 || headers.protocol == TCP {
+        let changed = before.iter().zip(words(frame));
+        let new = changed.fold(old, |sum, (old, new)| checksum::update_16(sum, *old, new));
         frame[checksum_at..checksum_at + 2].copy_from_slice(&new.to_be_bytes());
     }
     true

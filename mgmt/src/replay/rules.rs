@@ -139,7 +139,9 @@ impl Rule {
                     && self.whose.is_none_or(|wanted| wanted == *whose)
                     && self.line.as_ref().is_none_or(|part| line.contains(part))
             }
-            Item::Status { kernel, ours } => self.status == Some([*kernel, *ours]),
+            Item::Status { kernel, ours } => {
+                self.status.map_or(self.mark.is_some(), |wanted| wanted == [*kernel, *ours])
+            }
             Item::Shares { .. } | Item::Unplayed { .. } => false,
         }
     }
