@@ -10,10 +10,16 @@ pub struct LeastConnections;
 impl Scheduler for LeastConnections {
     #[inline]
     fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
-        let candidates = service.candidates.iter().enumerate();
-        let (index, _) = candidates
-            .filter(|(_, candidate)| usable(candidate, loads))
-            .min_by_key(|(_, candidate)| load(candidate.slot, loads))?;
-        Some(index)
+        let mut least: Option<(usize, u64)> = None;
+        for (index, candidate) in service.candidates.iter().enumerate() {
+            if !usable(candidate, loads) {
+                continue;
+            }
+            let own = load(candidate.slot, loads);
+            if least.is_none_or(|(_, load)| own < load) {
+                least = Some((index, own));
+            }
+        }
+        least.map(|(index, _)| index)
     }
 }

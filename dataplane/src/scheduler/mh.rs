@@ -48,6 +48,15 @@ struct Permutation {
     turns: u32,
 }
 
+impl Permutation {
+    /// On to its next slot. Both numbers are below the size, so that a subtraction does for the remainder.
+    #[inline(always)]
+    const fn step(&mut self, size: u32) {
+        let next = self.next + self.skip;
+        self.next = if next < size { next } else { next - size };
+    }
+}
+
 /// The table for a list of destinations.
 pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u16]> {
     let mut list: Vec<(u16, Share)> = (0..NOBODY).zip(list).collect();
@@ -82,10 +91,10 @@ pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u
         for one in &mut permutations {
             for _ in 0..one.turns.min(left) {
                 while table[one.next as usize] != NOBODY {
-                    one.next = (one.next + one.skip) % size;
+                    one.step(size);
                 }
                 table[one.next as usize] = one.place;
-                one.next = (one.next + one.skip) % size;
+                one.step(size);
                 left -= 1;
             }
         }
