@@ -23,7 +23,7 @@ use crate::connection::Slab;
 use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared};
 use crate::id::{PortId, WorkerId};
 use crate::rcu::{self, Publisher};
-use crate::scheduler::Random;
+use crate::scheduler::{Localities, Random};
 use crate::snapshot::{PortView, Snapshot};
 use crate::steering::Steering;
 use crossbeam_queue::ArrayQueue;
@@ -418,6 +418,11 @@ fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pool: &Mempoo
             name: "services",
             capacity: limits.services as u64,
             bytes: (shared.bytes() - shared.destinations.bytes() - shared.templates.bytes()) as u64,
+        },
+        MemoryPart {
+            name: "localities",
+            capacity: u64::from(limits.localities) * workers as u64,
+            bytes: (Localities::bytes(limits.localities, limits.services) * workers) as u64,
         },
         MemoryPart { name: "packet_buffers", capacity: pool.capacity() as u64, bytes: pool.memory_bytes() },
     ]

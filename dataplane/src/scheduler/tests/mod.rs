@@ -166,18 +166,22 @@ fn side_by_side(kind: SchedulerKind, seed: u64, operations: u32) -> BTreeMap<&'s
     done
 }
 
+/// `UVS_SCHEDULER_OPERATIONS=100000` for a long look.
 #[test]
 fn every_choice_is_the_kernels() {
+    let wanted = std::env::var("UVS_SCHEDULER_OPERATIONS").ok();
+    let operations = wanted.map_or(30_000, |wanted| wanted.parse().unwrap());
     for kind in SchedulerKind::ALL {
-        let done = side_by_side(kind, 1, 100_000);
+        let done = side_by_side(kind, 1, operations);
         println!("{kind:?}: {done:?}");
-        assert!(done["chosen"] > 20_000 && done["none"] > 100 && done["removed"] > 500, "{done:?}");
+        assert!(done["chosen"] > operations / 5 && done["none"] > operations / 1000, "{done:?}");
+        assert!(done["removed"] > operations / 200 && done["switched"] > operations / 2000, "{done:?}");
     }
 }
 
 #[test]
 fn every_choice_is_the_kernels_in_many_short_lives() {
-    for seed in 0..400 {
+    for seed in 0..150 {
         for kind in SchedulerKind::ALL {
             side_by_side(kind, seed + 1000, 300);
         }
