@@ -372,3 +372,81 @@ fn a_tunnel_in_a_tunnel_and_back_to_the_virtual_address_is_the_kernels() {
     let frame = outside.ip(4, &inner[14..]);
     assert_eq!(gateway.receive(CLIENTS, &frame), [Outcome::Punted(PuntClass::Stray, CLIENTS, frame)]);
 }
+
+/// The pieces of a datagram, in the order they are sent.
+fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
+    let whole = frame.clone().udp();
+    let data = &whole[34..];
+    let chunks = data.chunks(most).enumerate();
+    chunks
+        .map(|(index, chunk)| {
+            let mut piece = frame.ip(17, chunk);
+            let offset = u16::try_from(index * most / 8).unwrap();
+            let more = if (index + 1) * most < data.len() { 0x2000 } else { 0 };
+            piece[20..22].copy_from_slice(&(offset | more).to_be_bytes());
+            checksum::fill_header(&mut piece[14..34]);
+            piece
+        })
+        .collect()
+}
+
+/// Puts IPv4 fragments together: the whole packet, if they are all there.
+fn together(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut parts: Vec<(usize, &[u8])> = Vec::new();
+    for frame in frames {
+        assert!(checksum::header_valid(&frame[14..34]));
+        let offset = usize::from(u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff) * 8;
+        let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        parts.push((offset, &frame[34..14 + length]));
+    }
+    parts.sort_unstable();
+    let mut data = Vec::new();
+    for (offset, part) in parts {
+        assert_eq!(offset, data.len(), "a gap, or an overlap");
+        data.extend(part);
+    }
+    let mut whole = frames[0][..34].to_vec();
+    whole[16..18].copy_from_slice(&u16::try_from(20 + data.len()).unwrap().to_be_bytes());
+    whole[20..22].fill(0);
+    checksum::fill_header(&mut whole[14..34]);
+    [whole, data].concat()
+}
+
+#[test]
+fn a_datagram_in_pieces_leaves_in_one_outer_packet_of_as_short_pieces() {
+    use TunnelChecksum::{None, Plain};
+    for workers in [1, 3] {
+        for (kind, sum, as_one) in [
+            (TunnelKind::Ipip, None, true),
+            (TunnelKind::Gre, None, true),
+            (TunnelKind::Gue, None, true),
+            (TunnelKind::Gue, Plain, false),
+        ] {
+            let method = tunnel(kind, sum);
+            let mut gateway = Gateway::of(workers, Steering::Client);
+            gateway.service(key(17, VIP, 53));
+            gateway.destination(key(17, VIP, 53), ip(FAR), 53, method);
+            let frame =
+                Frame { payload: vec![9; 3001], dont_fragment: false, ..request(CLIENT, "10.0.0.100:53") };
+            for (most, turned) in [(400, false), (1400, true), (1480, false)] {
+                let mut given = pieces(&frame, most);
+                if turned {
+                    given.reverse();
+                }
+                let mut out = Vec::new();
+                for (worker, piece) in given.iter().enumerate() {
+                    for outcome in gateway.receive_on(worker, CLIENTS, piece) {
+                        let Outcome::Transmitted(SERVERS, frame) = outcome else { panic!("{outcome:?}") };
+                        assert!(frame.len() <= 1514);
+                        out.push(frame);
+                    }
+                }
+                if as_one {
+                    assert!(out.iter().all(|frame| frame.len() <= 34 + most), "{method:?}");
+                    let expected = Frame { ttl: 63, ..frame.clone() }.udp();
+                    assert_eq!(unwrap(&together(&out), method), expected[14..], "{method:?}, {most}");
+                }
+            }
+        }
+    }
+}

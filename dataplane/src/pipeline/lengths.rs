@@ -85,6 +85,17 @@ impl<P: Packet> Core<P> {
         let lengths = || pieces.iter().map(|piece| piece.headers.ip_length);
         let (longest, several) = (lengths().max().unwrap_or(0), pieces.len() > 1);
         let fits = longest <= mtu.into();
+        if how == How::Tunnel && several {
+            if let Some(first) = pieces.first_mut() {
+                set_macs(first.packet.data_mut(), destination_mac, source_mac);
+            }
+            let outer = turn.snapshot.encapsulation(to).map_or(0, |outer| usize::from(outer.length));
+            let limit = (longest as usize).min(usize::from(mtu) + outer);
+            if let Some(sent) = self.send_as_one(&mut pieces, headers, (to, destination.port), limit, turn) {
+                self.rest = pieces;
+                return sent;
+            }
+        }
         let mut changed = Ok(());
         for piece in &mut pieces {
             let Piece { packet, headers, .. } = piece;

@@ -11,6 +11,7 @@ mod control;
 mod forward;
 mod lengths;
 mod live;
+mod outer;
 mod own;
 mod parking;
 mod persist;
