@@ -182,6 +182,27 @@ fn an_answer_that_nobody_asked_for_stays_as_it_is() {
 }
 
 #[test]
+fn a_control_connection_outlives_a_long_transfer() {
+    each(|mut session| {
+        session.client_says("PASV\r\n");
+        session.server_says("227 Entering Passive Mode (192,168,10,3,156,64)\r\n");
+        session.connects_to("10.1.0.5:1025", "10.0.0.100:40000").unwrap();
+        let data = answer("192.168.10.3:40000", "10.1.0.5:1025");
+        session.passes(SERVERS, &data.clone().tcp(tcp::SYN | tcp::ACK));
+        session.passes(CLIENTS, &request("10.1.0.5:1025", "10.0.0.100:40000").tcp(tcp::ACK));
+        for _ in 0..80 {
+            session.gateway.director.leap(30_000);
+            session.gateway.director.pass(2);
+            session.passes(SERVERS, &data.clone().tcp(tcp::ACK));
+        }
+        assert_eq!(session.server_says("226 done\r\n"), "226 done\r\n");
+        let quit =
+            segment(request(CLIENT, CONTROL), tcp::ACK, session.client, session.server - 2, "QUIT\r\n");
+        session.passes(CLIENTS, &quit);
+    });
+}
+
+#[test]
 fn what_is_expected_is_forgotten_after_two_minutes() {
     each(|mut session| {
         session.client_says("PASV\r\n");

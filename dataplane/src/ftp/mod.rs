@@ -61,6 +61,11 @@ impl Controls {
         self.entries.get_mut(handle as usize).filter(|control| control.owner == owner)
     }
 
+    /// Whose entry this handle is.
+    pub(crate) fn owner(&self, handle: u32) -> Option<Owner> {
+        self.entries.get(handle as usize).map(|control| control.owner)
+    }
+
     /// An entry for a connection; `None` when there is no place. `lives` says whether a connection is still there.
     pub(crate) fn insert(
         &mut self,

@@ -79,6 +79,7 @@ impl<P: Packet> Core<P> {
     ) -> bool {
         let mut packet = packet;
         let headers = &slot.headers;
+        self.keep_control(table, id, turn.now);
         let masqueraded = matches!(how, How::Masquerade { .. });
         if masqueraded
             && speaks(headers, headers.destination_port)
@@ -88,6 +89,24 @@ impl<P: Packet> Core<P> {
             return false;
         }
         self.forward(Outgoing { packet, port: slot.port, headers, to, destination }, how, turn)
+    }
+
+    /// A packet of a data connection: its control connection, on which nothing is said meanwhile, lives on for a minute at least, as
+    /// the kernel lets none go that controls others.
+    pub(super) fn keep_control<A: Address>(&self, table: &mut Table<A>, id: ConnectionId, now: Ticks) {
+        const KEPT: u32 = 60 * Ticks::SECOND;
+        let handle = table.line(id).side();
+        if handle == Line::<A>::NONE {
+            return;
+        }
+        let Some(owner) = self.controls.owner(handle).filter(|owner| owner.v6 == (A::LENGTH != 4)) else {
+            return;
+        };
+        let line = table.line(owner.id);
+        let theirs = owner.id != id && line.generation() == owner.generation && line.side() == handle;
+        if theirs && !line.is_expired(now) && line.deadline().since(now) < KEPT {
+            table.touch(owner.id, KEPT, now);
+        }
     }
 
     /// A client's segment on a control connection; `false` when it acknowledges what was never sent, which the kernel's connection
@@ -290,7 +309,7 @@ impl<P: Packet> Core<P> {
             timeout: PATIENCE,
             destination,
             template: Line::<A>::NONE,
-            side: Line::<A>::NONE,
+            side: line.side(),
             client_mac,
             ingress,
             both_directions: true,
@@ -328,7 +347,7 @@ impl<P: Packet> Core<P> {
             timeout: PATIENCE,
             destination: line.destination(),
             template: Line::<A>::NONE,
-            side: Line::<A>::NONE,
+            side: line.side(),
             client_mac,
             ingress,
             both_directions: true,

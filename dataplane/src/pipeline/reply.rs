@@ -93,6 +93,7 @@ impl<P: Packet> Core<P> {
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
         self.track_reply(table, id, headers, turn);
+        self.keep_control(table, id, turn.now);
         let tuple = table.line(id).tuple();
         if headers.needs_care() || headers.ip_length > hop.mtu.into() {
             let end = (tuple.destination, tuple.destination_port);
