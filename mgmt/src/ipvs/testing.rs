@@ -195,8 +195,9 @@ fn service_state(spec: &ServiceSpec) -> ServiceState {
         key: spec.key,
         scheduler: spec.scheduler,
         scheduler_flags: spec.scheduler_flags,
-        mh_size: spec.mh_size,
-        mh_order: spec.mh_order,
+        // The wire has no words for mh's table: it is the kernel's.
+        mh_size: None,
+        mh_order: None,
         one_packet: spec.one_packet,
         persistent: spec.persistent,
         netmask: held_mask(spec.key, spec.persistent, spec.netmask),
