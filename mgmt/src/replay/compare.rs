@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use super::late::Late;
 use super::mask;
-use super::pieces::Piece;
 use super::text::{self, Remaining, Side};
 use super::trace::{Action, Emitted, LINKS, Record};
 
@@ -62,10 +61,6 @@ pub enum Item {
 pub enum Mark {
     /// It is about entries whose time has passed and that the kernel's timers have not come to yet.
     Late,
-    /// A piece of a datagram that one side sent on at once and the other when the datagram was whole: both did.
-    Piece,
-    /// A piece of a datagram that never became whole, or the connection that it belongs to.
-    Unfinished,
     /// About connections while `drop_entry` takes some of them away at random.
     Random,
     /// A connection that a reset of the director's own stack closed.
@@ -144,21 +139,15 @@ pub fn frames(record: &Record, ours: &[Emitted], own: &dyn Fn(IpAddr) -> bool) -
             kernel.pop();
             own_frames.pop();
         }
-        items.extend(pairs(kernel, own_frames).map(|(kernel, ours)| Item::Frame { link, kernel, ours }));
+        let count = kernel.len().max(own_frames.len());
+        let (mut kernel, mut own_frames) = (kernel.into_iter(), own_frames.into_iter());
+        items.extend((0..count).map(|_| Item::Frame {
+            link,
+            kernel: kernel.next(),
+            ours: own_frames.next(),
+        }));
     }
     items
-}
-
-/// Frames that face each other. Pieces of datagrams stand alone: theirs may come in another record.
-fn pairs(
-    kernel: Vec<Vec<u8>>,
-    ours: Vec<Vec<u8>>,
-) -> impl Iterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)> {
-    let alone = kernel.iter().chain(&ours).any(|frame| Piece::of(frame).is_some());
-    let count = if alone { kernel.len() + ours.len() } else { kernel.len().max(ours.len()) };
-    let skipped = if alone { kernel.len() } else { 0 };
-    let (mut kernel, mut ours) = (kernel.into_iter(), ours.into_iter());
-    (0..count).map(move |place| (kernel.next(), if place < skipped { None } else { ours.next() }))
 }
 
 /// Exit status and text of a command.

@@ -20,6 +20,7 @@ const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6: usize = 40;
 const UDP: u8 = 17;
+const IPIP: u8 = 4;
 const DONT_FRAGMENT: u8 = 0x40;
 /// Takes the place of a right checksum over masked fields.
 const RIGHT: [u8; 2] = [0xff, 0xff];
@@ -61,24 +62,36 @@ struct Free {
 
 impl Free {
     fn of(kernel: &[u8], received: Option<&[u8]>, own: &dyn Fn(IpAddr) -> bool) -> Self {
+        let answer = protocol(received.unwrap_or_default()) == Some(UDP);
         if let Some(header) = ipv4(kernel) {
             if !own(Ipv4Addr::new(header[12], header[13], header[14], header[15]).into()) {
                 return Self::default();
             }
-            let cause = received.and_then(ipv4);
-            let passed_on = cause.is_some_and(|cause| cause[4..6] == header[4..6]);
-            let datagram = header[9] == UDP && header[6] & 0x1f == 0 && header[7] == 0;
-            let answer = cause.is_some_and(|cause| cause[9] == UDP);
+            // A tunnel's outer header may be cut into pieces, the inner one keeps what it had.
+            let passed_on = received
+                .and_then(ipv4)
+                .is_some_and(|cause| cause[4..6] == header[4..6] && cause[9] == header[9]);
+            let whole = header[6] & 0x1f == 0 && header[7] == 0;
             let identification = header[6] & DONT_FRAGMENT == 0 && !passed_on;
-            return Self { identification, port: datagram && !passed_on && !answer, label: false };
+            return Self {
+                identification,
+                port: header[9] == UDP && whole && !passed_on && !answer,
+                label: false,
+            };
         }
-        let label = ipv6(kernel).is_some_and(|header| {
-            let source: [u8; 16] = header[8..24].try_into().unwrap_or_default();
-            let cause = received.and_then(ipv6);
-            own(Ipv6Addr::from(source).into()) && cause.is_none_or(|cause| label(cause) != label(header))
-        });
-        Self { label, ..Self::default() }
+        let Some(header) = ipv6(kernel) else { return Self::default() };
+        let source: [u8; 16] = header[8..24].try_into().unwrap_or_default();
+        if !own(Ipv6Addr::from(source).into()) {
+            return Self::default();
+        }
+        let label = received.and_then(ipv6).is_none_or(|cause| label(cause) != label(header));
+        Self { identification: false, port: header[6] == UDP && !answer, label }
     }
+}
+
+/// The transport protocol of a frame.
+fn protocol(frame: &[u8]) -> Option<u8> {
+    ipv4(frame).map(|header| header[9]).or_else(|| ipv6(frame).map(|header| header[6]))
 }
 
 fn label(header: &[u8]) -> [u8; 3] {
@@ -135,10 +148,9 @@ fn mask_times(frame: &mut [u8], received: Option<&[u8]>) {
         None
     };
     let Some((_, _, from, _)) = received.and_then(ipv4).and_then(option) else { return };
-    let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4 && header[0] >> 4 == 4)
-    else {
-        return;
-    };
+    let inner = if ipv4(frame).is_some_and(|header| header[9] == IPIP) { IPV4 } else { 0 };
+    let header = frame.get_mut(ETHERNET + inner..);
+    let Some(header) = header.filter(|header| header.len() >= IPV4 && header[0] >> 4 == 4) else { return };
     let Some((at, length, to, kind)) = option(header) else { return };
     let slot = if kind == 0 { 4 } else { 8 };
     let end = (usize::from(header[0] & 15) * 4).min(header.len());
@@ -156,15 +168,28 @@ fn mask_times(frame: &mut [u8], received: Option<&[u8]>) {
 
 fn mask_source_port(frame: &mut [u8]) {
     let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4) else { return };
-    let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
-    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-    let (source, destination) = (address(12), address(16));
-    let datagram = &mut header[length..];
+    let (datagram, pseudo) = match header[0] >> 4 {
+        4 => {
+            let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
+            let address =
+                |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+            let bytes = u16::try_from(header.len() - length).unwrap_or(u16::MAX);
+            (length, checksum::pseudo_v4(address(12), address(16), UDP, bytes))
+        }
+        _ if header.len() >= IPV6 => {
+            let address = |at: usize| {
+                let octets: [u8; 16] = header[at..at + 16].try_into().unwrap_or_default();
+                Ipv6Addr::from(octets)
+            };
+            let bytes = u32::try_from(header.len() - IPV6).unwrap_or(u32::MAX);
+            (IPV6, checksum::pseudo_v6(address(8), address(24), UDP, bytes))
+        }
+        _ => return,
+    };
+    let datagram = &mut header[datagram..];
     if datagram.len() < 8 {
         return;
     }
-    let bytes = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
-    let pseudo = checksum::pseudo_v4(source, destination, UDP, bytes);
     if datagram[6..8] != [0, 0] && checksum::add(pseudo, checksum::sum(datagram)) == 0xffff {
         datagram[6..8].copy_from_slice(&RIGHT);
     }
@@ -203,7 +228,8 @@ mod tests {
         // With DF the kernel writes 0; another's packet is passed on as it is.
         assert!(!equal(&icmp(OWN, 0, true), &icmp(OWN, 6, true), cause, &own));
         assert!(!equal(&icmp("10.1.1.1", 5, false), &icmp("10.1.1.1", 6, false), cause, &own));
-        assert!(!equal(&icmp(OWN, 7, false), &icmp(OWN, 6, false), cause, &own));
+        let passed_on = icmp("10.1.0.5", 7, false);
+        assert!(!equal(&icmp(OWN, 7, false), &icmp(OWN, 6, false), Some(&passed_on), &own));
         // Whether it has DF is not masked.
         assert!(!equal(&icmp(OWN, 5, false), &icmp(OWN, 6, true), cause, &own));
     }

@@ -18,7 +18,6 @@ pub mod late;
 pub mod mark_commands;
 pub mod mask;
 pub mod network_commands;
-pub mod pieces;
 pub mod play;
 pub mod refused;
 pub mod report;

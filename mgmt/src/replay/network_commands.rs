@@ -7,7 +7,7 @@
 //! | `ip neigh add\|replace\|change\|del ADDRESS [lladdr MAC] … dev DEV` | permanent neighbour |
 //! | `ip route add\|replace\|append\|del [local\|unreachable\|…] PREFIX [via A] [dev DEV] [mtu N] [src A] [metric N] [table N]` | route |
 //! | `ip route get A`, `ip route show cache` | read from the routes; there are no cached exceptions |
-//! | `ip rule add\|del fwmark N lookup\|table T` | where the host's stack looks first for marked packets |
+//! | `ip rule add\|del fwmark N [to PREFIX] lookup\|table T` | where the host's stack looks first for marked packets |
 //! | `iptables -t mangle -A\|-D PREROUTING … -j MARK --set-mark N` | mark rule, with `-p -s -d --sport --dport -i` |
 //!
 //! Devices are `c0`, `s0` (the ports' twins) and `lo`. Whatever else is refused, naming it.
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use crate::address::{Prefix, family_bits};
 use crate::mirror::wire::{Route, RouteKind};
 
-use super::tables::{Device, Tables, Way, bare, hop};
+use super::tables::{Device, Rule, Tables, Way, bare, hop};
 
 /// Words of a command that are taken one after the other.
 #[derive(Debug)]
@@ -168,9 +168,10 @@ fn neighbour(tables: &mut Tables, add: bool, mut words: Words<'_>) -> Result<Str
 }
 
 fn rule(tables: &mut Tables, add: bool, mut words: Words<'_>) -> Result<String, String> {
-    let (mut mark, mut table) = (None, None);
+    let (mut mark, mut table, mut to) = (None, None, None);
     while let Some(word) = words.next_word() {
         match word {
+            "to" => to = Some(words.parsed::<Prefix>(word)?),
             "fwmark" => mark = Some(number(words.value(word)?)?),
             "lookup" | "table" => table = Some(words.parsed(word)?),
             other => return Err(format!("`{other}` of a rule is not played")),
@@ -179,9 +180,10 @@ fn rule(tables: &mut Tables, add: bool, mut words: Words<'_>) -> Result<String, 
     let (Some(mark), Some(table)) = (mark, table) else {
         return Err("only rules `fwmark N lookup T` are played".to_owned());
     };
+    let rule = Rule { mark, to, table };
     if add {
-        tables.add_rule(mark, table);
-    } else if !tables.remove_rule(mark, table) {
+        tables.add_rule(rule);
+    } else if !tables.remove_rule(rule) {
         return Err("the rule is not there".to_owned());
     }
     Ok(String::new())
@@ -309,6 +311,11 @@ mod tests {
             Ok("172.16.5.4 via 192.168.10.254 dev s0 src 192.168.10.1 uid 0 \n    cache \n".to_owned())
         );
         assert_eq!(run(&mut tables, "route show cache"), Ok(String::new()));
+        assert_eq!(run(&mut tables, "rule add fwmark 6 to 172.16.0.0/16 lookup 100"), Ok(String::new()));
+        assert_eq!(to(&tables, "172.16.9.9", 6), Way::Here);
+        assert_eq!(run(&mut tables, "route del default"), Ok(String::new()));
+        assert_eq!(to(&tables, "10.1.0.5", 0), Way::Nowhere);
+        assert_eq!(run(&mut tables, "route add default via 10.0.0.254"), Ok(String::new()));
         assert_eq!(run(&mut tables, "route del 198.51.100.0/24 via 192.0.2.7"), Ok(String::new()));
         assert!(matches!(to(&tables, "198.51.100.9", 0), Way::On(exit) if exit.port.0 == 0));
     }

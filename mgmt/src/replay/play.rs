@@ -14,7 +14,7 @@ use super::stand_in;
 use super::text::Remaining;
 use super::trace::{Action, Record, Seconds, Trace};
 use super::world::{SharedWorld, World};
-use super::{pieces, refused, resets};
+use super::{refused, resets};
 
 /// Settings of the kernel that are no director's, with the values of the recorded one.
 const OTHER_SETTINGS: [(&str, &str); 13] = [
@@ -181,7 +181,6 @@ impl Player {
         if !beyond.is_empty() {
             found.push((trace.records.len() - 1, beyond));
         }
-        pieces::mark(&trace.records, &mut found);
         resets::mark(&trace.records, &mut found);
         refused::mark(&trace.records, &mut found);
         let differing = found.into_iter().map(|(place, mut items)| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane::id::PortId;
 
+use crate::address::Prefix;
 use crate::mirror::routes::{Routes, Verdict};
 use crate::mirror::wire::{self, Placement, Route, RouteKind, Table};
 use crate::mirror::{AddressView, LinkView, NeighbourView, NetworkView};
@@ -76,6 +77,17 @@ pub enum Way {
     Nowhere,
 }
 
+/// Packets of a mark to some network look into a table first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// The firewall mark.
+    pub mark: u32,
+    /// Where the packets go; everywhere when there is none.
+    pub to: Option<Prefix>,
+    /// Number of the table.
+    pub table: u32,
+}
+
 /// The tables.
 #[derive(Debug)]
 pub struct Tables {
@@ -85,7 +97,7 @@ pub struct Tables {
     /// Routing tables other than main and local, by number.
     others: BTreeMap<u32, Routes>,
     /// By firewall mark, in order: the table to look in first.
-    rules: Vec<(u32, u32)>,
+    rules: Vec<Rule>,
 }
 
 impl Tables {
@@ -165,9 +177,12 @@ impl Tables {
     /// Which way the host's stack takes to `destination`, for a packet of `mark` (0: none).
     #[must_use]
     pub fn way(&self, destination: IpAddr, mark: u32) -> Way {
-        let chosen = self.rules.iter().filter(|(of, _)| mark != 0 && *of == mark);
+        let for_it = |rule: &&Rule| {
+            mark != 0 && rule.mark == mark && rule.to.is_none_or(|network| network.contains(destination))
+        };
+        let chosen = self.rules.iter().filter(for_it);
         let by_rule = chosen
-            .filter_map(|(_, table)| self.others.get(table))
+            .filter_map(|rule| self.others.get(&rule.table))
             .map(|routes| routes.ask(destination))
             .find(|verdict| *verdict != Verdict::Unknown);
         // The local table comes before all rules.
@@ -247,9 +262,17 @@ impl Tables {
         self.routes(table).add(route, Placement::Replace);
     }
 
-    /// Takes a route away; `false` when it is not there.
+    /// Takes a route away, the first to its network when it names no way; `false` when it is not there.
     pub fn remove_route(&mut self, table: Option<u32>, route: &Route) -> bool {
-        self.routes(table).remove(route)
+        let routes = self.routes(table);
+        if !route.hops.is_empty() || route.kind == RouteKind::Refuse {
+            return routes.remove(route);
+        }
+        let same = |other: &&Arc<Route>| {
+            (other.destination, other.prefix, other.kind) == (route.destination, route.prefix, route.kind)
+        };
+        let found = routes.main().chain(routes.local()).find(same).cloned();
+        found.is_some_and(|found| routes.remove(&found))
     }
 
     fn routes(&mut self, table: Option<u32>) -> &mut Routes {
@@ -259,14 +282,14 @@ impl Tables {
         }
     }
 
-    /// Packets of a mark look into a table first.
-    pub fn add_rule(&mut self, mark: u32, table: u32) {
-        self.rules.insert(0, (mark, table));
+    /// Adds a rule, before those there are.
+    pub fn add_rule(&mut self, rule: Rule) {
+        self.rules.insert(0, rule);
     }
 
     /// Takes a rule away; `false` when it is not there.
-    pub fn remove_rule(&mut self, mark: u32, table: u32) -> bool {
-        let place = self.rules.iter().position(|rule| *rule == (mark, table));
+    pub fn remove_rule(&mut self, rule: Rule) -> bool {
+        let place = self.rules.iter().position(|held| *held == rule);
         place.map(|place| self.rules.remove(place)).is_some()
     }
 }
@@ -329,7 +352,7 @@ fn via(destination: IpAddr, prefix: u8, device: Device, gateway: IpAddr) -> Rout
 
 #[cfg(test)]
 mod tests {
-    use super::{Device, MACS, Tables, Way, bare, hop};
+    use super::{Device, MACS, Rule, Tables, Way, bare, hop};
     use crate::mirror::wire::{Route, RouteKind};
     use dataplane::id::PortId;
     use std::net::IpAddr;
@@ -370,10 +393,12 @@ mod tests {
         let everything =
             Route { hops: vec![hop(Device::Loopback, None)], ..bare(RouteKind::Local, ip("0.0.0.0"), 0) };
         tables.add_route(Some(100), everything.clone());
-        tables.add_rule(5, 100);
+        let rule = Rule { mark: 5, to: None, table: 100 };
+        tables.add_rule(rule);
         assert_eq!(tables.way(ip("172.16.9.9"), 5), Way::Here);
         assert!(matches!(tables.way(ip("172.16.9.9"), 0), Way::On(_)));
-        assert!(tables.remove_rule(5, 100) && !tables.remove_rule(5, 100));
+        assert!(tables.remove_rule(rule) && !tables.remove_rule(rule));
+        tables.add_rule(Rule { to: "172.17.0.0/16".parse().ok(), ..rule });
         assert!(matches!(tables.way(ip("172.16.9.9"), 5), Way::On(_)));
         tables.add_route(None, Route { destination: ip("10.200.0.0"), prefix: 16, ..everything });
         assert!(tables.is_own(ip("10.200.3.4")));

@@ -12,11 +12,13 @@
 //! | any other protocol to an own address | ICMP 3/2 |
 //! | anything to another address | the packet with a TTL less by one, by route and neighbour; in pieces when too long without DF |
 //! | … that cannot be sent on | ICMP 11/0, 3/4, 3/0 from the address of the link back to the sender |
+//! | IPv4 with broken options | ICMP 12/0, pointing at the octet; source routes are dropped |
 //! | from an own address (IPv4), with wrong lengths or header checksum, to a group | nothing |
 //!
 //! Pieces of a datagram are put together first (IPVS has its packets reassembled before it looks at them) and leave in the sizes
 //! in which they came.
 
+mod options;
 mod pieces;
 mod v4;
 mod v6;

@@ -6,6 +6,7 @@ use dataplane::packet::checksum;
 
 use super::super::tables::{Exit, Tables, Way};
 use super::super::trace::Emitted;
+use super::options::{self, Options};
 use super::{Host, TTL, length, pieces, reset, send, send_to, word};
 
 /// Bytes of a header without options.
@@ -17,9 +18,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// An ICMP error: type, code, next-hop MTU.
+/// An ICMP error: type, code, and what follows the checksum.
 #[derive(Debug, Clone, Copy)]
-struct Error(u8, u8, u16);
+struct Error(u8, u8, u32);
 
 fn source(packet: &[u8]) -> Ipv4Addr {
     Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15])
@@ -53,6 +54,13 @@ impl Host {
         let (from, to) = (source(packet), destination(packet));
         if nobody(from) || nobody(to) || tables.is_own(from.into()) {
             return Vec::new();
+        }
+        match options::check(&packet[HEADER..header(packet)]) {
+            Options::Right => {}
+            Options::Wrong(place) => {
+                return self.refuse(tables, packet, Error(12, 0, u32::from(place) << 24));
+            }
+            Options::Refused => return Vec::new(),
         }
         if !pieces::is_piece(packet) {
             return self.whole(tables, packet, &[packet.to_vec()], mark);
@@ -100,7 +108,8 @@ impl Host {
         let pseudo = checksum::pseudo_v4(from, to, TCP, 20);
         let sum = !checksum::add(pseudo, checksum::sum(&segment));
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        let mut answer = fresh(from, to, TCP, packet[1], 0, segment.len());
+        // The ECN bits are the sender's own affair.
+        let mut answer = fresh(from, to, TCP, packet[1] & 0xfc, 0, segment.len());
         answer[6] = DONT_FRAGMENT;
         finish(&mut answer, &segment);
         send_to(tables, to.into(), &answer)
@@ -130,7 +139,7 @@ impl Host {
             if tables.is_own(from.into()) { Some(IpAddr::V4(from)) } else { tables.source_for(to.into()) };
         let Some(IpAddr::V4(from)) = from else { return Vec::new() };
         let quote = &packet[..packet.len().min(ERROR - HEADER - 8)];
-        let mut message = vec![error.0, error.1, 0, 0, 0, 0];
+        let mut message = vec![error.0, error.1, 0, 0];
         message.extend(error.2.to_be_bytes());
         message.extend(quote);
         let sum = !checksum::sum(&message);
@@ -146,7 +155,7 @@ impl Host {
         let mtu = usize::try_from(exit.mtu).unwrap_or(usize::MAX);
         let longest = pieces.iter().map(Vec::len).max().unwrap_or(0);
         if longest > mtu && packet[6] & DONT_FRAGMENT != 0 {
-            return self.refuse(tables, packet, Error(3, 4, u16::try_from(exit.mtu).unwrap_or(u16::MAX)));
+            return self.refuse(tables, packet, Error(3, 4, exit.mtu));
         }
         let mut whole = packet.to_vec();
         let _ = checksum::decrement_ttl(&mut whole, 0, dataplane::packet::Family::V4);
