@@ -59,8 +59,11 @@ fn cut(frame: &[u8], unit: usize) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
-/// Offsets, more-fragments bits, lengths and last bytes of the MAC of what was sent, and all of the data.
-fn sent(outcomes: &[Outcome]) -> (Vec<(u16, bool, usize, u8)>, Vec<u8>) {
+/// Offset, more-fragments bit, length and last byte of the MAC.
+type Sent = (u16, bool, usize, u8);
+
+/// What was sent, and all of the data in it.
+fn sent(outcomes: &[Outcome]) -> (Vec<Sent>, Vec<u8>) {
     let mut data = Vec::new();
     let pieces = outcomes.iter().map(|outcome| {
         let Outcome::Transmitted(_, frame) = outcome else { return (0, false, 0, 0) };
@@ -115,6 +118,48 @@ fn pieces_find_their_flow_over_workers() {
     }
     assert_eq!(lab.open_connections(), 40);
     assert!(lab.director.count(Counter::RedirectedFragments) > 0);
+}
+
+/// An IPv6 frame cut by its sender, who may send pieces of a datagram that is longer than any link.
+fn cut_v6(frame: &[u8], unit: usize) -> Vec<Vec<u8>> {
+    let data = &frame[54..];
+    let pieces = data.chunks(unit).enumerate().map(|(index, part)| {
+        let more = u16::from((index + 1) * unit < data.len());
+        let mut fragment = vec![frame[20], 0, 0, 0, 0, 0, 0, 7];
+        let offset = u16::try_from(index * unit).unwrap() | more;
+        fragment[2..4].copy_from_slice(&offset.to_be_bytes());
+        let mut piece = [&frame[..54], &fragment, part].concat();
+        piece[18..20].copy_from_slice(&u16::try_from(8 + part.len()).unwrap().to_be_bytes());
+        piece[20] = 44;
+        piece
+    });
+    pieces.collect()
+}
+
+#[test]
+fn ipv6_pieces_leave_as_they_came_and_are_judged_one_by_one() {
+    let mut lab = Lab::new(DirectorConfig::default());
+    let key = dataplane::snapshot::ServiceKey::Address { protocol: 17, address: address(VIP6), port: 53 };
+    lab.service(key, SchedulerKind::Rr, None);
+    lab.destination(key, address("fd00::68"), 1);
+    let datagram = |port| {
+        let source = SocketAddr::new(address("fd00::9"), port);
+        let mut frame = Frame::new(source, SocketAddr::new(address(VIP6), 53));
+        frame.payload = vec![5; 3000];
+        frame.udp()
+    };
+    let pieces = cut_v6(&datagram(4000), 1400);
+    let outcomes = give(&mut lab, &pieces, &[2, 0, 1]);
+    for (outcome, piece) in outcomes.iter().zip(&pieces) {
+        let Outcome::Transmitted(_, sent) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((sent[5], sent[21], &sent[22..]), (0x68, 63, &piece[22..]));
+    }
+    let totals = lab.totals(&key, address("fd00::68"));
+    assert_eq!((outcomes.len(), totals.in_packets, totals.in_bytes), (3, 1, 3048));
+    narrow(&mut lab, 1400);
+    let outcomes = give(&mut lab, &cut_v6(&datagram(4001), 1400), &[0, 1, 2]);
+    let [Outcome::Transmitted(_, icmp)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert_eq!((icmp[54], &icmp[58..62]), (2, &1400_u32.to_be_bytes()[..]));
 }
 
 /// Section 1.2: what is not whole within 30 s is dropped.
@@ -183,7 +228,7 @@ fn pieces_wait_for_their_next_hop_together() {
 }
 
 fn narrow(lab: &mut Lab, mtu: u16) {
-    for slot in 0..2 {
+    for slot in 0..lab.editor.destinations().count() {
         let hop = lab.director.snapshot.destinations.get(slot).unwrap().next_hop;
         lab.editor.set_next_hop(DestinationSlot(u32::try_from(slot).unwrap()), hop, PORT, mtu);
     }

@@ -3,7 +3,6 @@
 
 use super::Turn;
 use super::answer::Refused;
-use super::lengths::obeys_dont_fragment;
 use super::parking::{Awaited, Parked};
 use super::pieces::Piece;
 use crate::address::Address;
@@ -173,7 +172,7 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) -> bool {
         let too_long = outgoing.headers.ip_length > mtu.into();
-        let refused = too_long && obeys_dont_fragment(outgoing.headers, how, turn);
+        let refused = self.is_refused(&outgoing, how, mtu, turn);
         let resolved = matches!(outgoing.destination.next_hop, NextHop::Resolved { .. });
         if resolved && outgoing.headers.ttl > 1 && too_long && !refused {
             return self.forward_with_care(outgoing, how, turn);

@@ -71,7 +71,7 @@ impl<P: Packet> Core<P> {
     ) -> bool {
         let Outgoing { headers, to, destination, .. } = outgoing;
         let mtu = self.longest(&outgoing, how, turn);
-        let too_long = headers.ip_length > mtu.into() && obeys_dont_fragment(headers, how, turn);
+        let too_long = self.is_refused(&outgoing, how, mtu, turn);
         let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop else {
             return self.held_up(outgoing, how, mtu, turn);
         };
@@ -130,6 +130,26 @@ impl<P: Packet> Core<P> {
         };
         self.rest = pieces;
         sent
+    }
+
+    /// Whether a packet is too long for the next link and must not be cut. A datagram that came in pieces counts whole in IPv4, as
+    /// the kernel has put it together; in IPv6 its longest piece does, because that is what will leave.
+    pub(super) fn is_refused<S>(
+        &self,
+        outgoing: &Outgoing<'_, P>,
+        how: How,
+        mtu: u16,
+        turn: &Turn<'_, S>,
+    ) -> bool {
+        let Outgoing { packet, headers, .. } = outgoing;
+        if !obeys_dont_fragment(headers, how, turn) {
+            return false;
+        }
+        if headers.family == Family::V4 || !headers.is_collected() {
+            return headers.ip_length > mtu.into();
+        }
+        let rest = self.rest.iter().map(|piece| piece.headers.ip_length);
+        rest.chain([alone(packet, headers).ip_length]).any(|length| length > mtu.into())
     }
 
     /// The first piece of a datagram, or a whole one, and the rest, each with headers of its own. What is in the first piece alone
@@ -254,7 +274,7 @@ fn write<P: Packet>(
 
 /// Whether a packet that is too long is refused instead of cut. Tunnels without path MTU discovery fragment their outer packet,
 /// whatever the inner one says.
-pub(super) fn obeys_dont_fragment<S>(headers: &Headers, how: How, turn: &Turn<'_, S>) -> bool {
+fn obeys_dont_fragment<S>(headers: &Headers, how: How, turn: &Turn<'_, S>) -> bool {
     let ignored = how == How::Tunnel && headers.family == Family::V4 && !turn.snapshot.settings.pmtu_disc;
     headers.dont_fragment() && !ignored
 }

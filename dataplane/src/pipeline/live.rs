@@ -108,7 +108,7 @@ impl<P: Packet> Core<P> {
         let address = headers.key(packet.data()).destination();
         let route = turn.snapshot.routes.find(address).filter(|route| {
             let leads_on = matches!(route.next_hop, NextHop::Resolved { .. } | NextHop::Unresolved);
-            leads_on && headers.ttl > 1 && headers.ip_length <= route.mtu.into()
+            leads_on && !headers.needs_care() && headers.ttl > 1 && headers.ip_length <= route.mtu.into()
         });
         let Some(route) = route else {
             return self.not_ours(slot.port, packet, headers, turn);
