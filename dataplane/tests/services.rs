@@ -255,6 +255,16 @@ fn bypassed_packets_go_on_unchanged() {
     for _ in 0..2 {
         assert_eq!(lab.receive(&syn), [Outcome::Punted(PuntClass::Local, PORT, syn.clone())]);
     }
+    // A datagram in pieces goes the same way, all of it.
+    let mut first = [&syn[..], &[0; 4]].concat();
+    first[16..18].copy_from_slice(&44_u16.to_be_bytes());
+    let mut later = first.clone();
+    first[20] = 0x20;
+    later[20..22].copy_from_slice(&3_u16.to_be_bytes());
+    for piece in [&mut first, &mut later] {
+        dataplane::packet::checksum::fill_header(&mut piece[14..34]);
+    }
+    assert_eq!((lab.receive(&first).len(), lab.receive(&later).len()), (0, 2));
     let view = lab.director.engines[0].connections_v4().read(ConnectionId(0)).unwrap();
     assert_eq!(
         (view.server.to_string(), view.server_port, view.state.name()),
