@@ -24,8 +24,8 @@ struct Session {
 }
 
 /// A segment with these numbers.
-fn segment(frame: Frame, flags: u8, sequence: u32, acknowledged: u32, text: &str) -> Vec<u8> {
-    let mut frame = Frame { payload: text.as_bytes().to_vec(), ..frame }.tcp(flags);
+fn segment(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, text: &str) -> Vec<u8> {
+    let mut frame = Frame { payload: text.as_bytes().to_vec(), ..*frame }.tcp(flags);
     frame[38..42].copy_from_slice(&sequence.to_be_bytes());
     frame[42..46].copy_from_slice(&acknowledged.to_be_bytes());
     frame[50..52].fill(0);
@@ -55,8 +55,8 @@ impl Session {
         gateway.service(key(6, VIP, 21));
         gateway.destination(key(6, VIP, 21), server(3), 21, Method::Masquerade);
         let mut session = Self { gateway, client: 1000, server: 1999, turn: 0 };
-        session.passes(CLIENTS, &segment(request(CLIENT, CONTROL), tcp::SYN, 1000, 0, ""));
-        session.passes(SERVERS, &segment(answer(SERVER, CLIENT), tcp::SYN | tcp::ACK, 1999, 1001, ""));
+        session.passes(CLIENTS, &segment(&request(CLIENT, CONTROL), tcp::SYN, 1000, 0, ""));
+        session.passes(SERVERS, &segment(&answer(SERVER, CLIENT), tcp::SYN | tcp::ACK, 1999, 1001, ""));
         (session.client, session.server) = (1001, 2000);
         session.client_says("");
         session
@@ -75,14 +75,14 @@ impl Session {
     }
 
     fn client_says(&mut self, text: &str) -> Vec<u8> {
-        let frame = segment(request(CLIENT, CONTROL), tcp::ACK | tcp::PSH, self.client, self.server, text);
+        let frame = segment(&request(CLIENT, CONTROL), tcp::ACK | tcp::PSH, self.client, self.server, text);
         self.client += u32::try_from(text.len()).unwrap();
         self.passes(CLIENTS, &frame)
     }
 
     /// The text that reaches the client.
     fn server_says(&mut self, text: &str) -> String {
-        let frame = segment(answer(SERVER, CLIENT), tcp::ACK | tcp::PSH, self.server, self.client, text);
+        let frame = segment(&answer(SERVER, CLIENT), tcp::ACK | tcp::PSH, self.server, self.client, text);
         self.server += u32::try_from(text.len()).unwrap();
         let out = self.passes(SERVERS, &frame);
         String::from_utf8(out[54..].to_vec()).unwrap()
@@ -134,12 +134,12 @@ fn numbers_follow_the_changed_text_and_a_retransmission_is_changed_again() {
         let first = session.server_says(said);
         session.server = answer_at;
         assert_eq!(session.server_says(said), first);
-        let next = segment(answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, "150 ok\r\n");
+        let next = segment(&answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, "150 ok\r\n");
         let out = session.passes(SERVERS, &next);
         assert_eq!(word(&out, 38), session.server - 2);
         session.server += 8;
         let acknowledges = |number: u32, session: &Session| {
-            segment(request(CLIENT, CONTROL), tcp::ACK, session.client, number, "")
+            segment(&request(CLIENT, CONTROL), tcp::ACK, session.client, number, "")
         };
         let all = acknowledges(session.server - 2, &session);
         let out = session.passes(CLIENTS, &all);
@@ -197,7 +197,7 @@ fn a_control_connection_outlives_a_long_transfer() {
         }
         assert_eq!(session.server_says("226 done\r\n"), "226 done\r\n");
         let quit =
-            segment(request(CLIENT, CONTROL), tcp::ACK, session.client, session.server - 2, "QUIT\r\n");
+            segment(&request(CLIENT, CONTROL), tcp::ACK, session.client, session.server - 2, "QUIT\r\n");
         session.passes(CLIENTS, &quit);
     });
 }
