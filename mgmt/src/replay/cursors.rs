@@ -180,7 +180,8 @@ impl Cursors {
             .iter()
             .find(|((_, ip, port), _)| (ip, port) == (&from.0, &from.1))?;
         let mut frame = packet.frame.clone();
-        replace_source(&mut frame, ours).then(|| Emitted { link: packet.link, frame })
+        let replaced = replace_source(&mut frame, ours);
+        replaced.then_some(Emitted { link: packet.link, frame })
     }
 
     fn count(&mut self, service: &Service, chosen: &[Option<Server>; 2]) {

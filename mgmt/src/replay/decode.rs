@@ -50,6 +50,7 @@ struct Fields {
 }
 
 impl Fields {
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts made on the spot")]
     fn add(&mut self, name: &str, value: impl ToString) {
         self.list.push(Field { name: format!("{}{name}", self.prefix), value: value.to_string() });
     }

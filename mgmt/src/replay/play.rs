@@ -278,9 +278,9 @@ impl Player {
 fn only_shows(command: &str) -> bool {
     let listing = ["ipvsadm -L", "ipvsadm -l", "ipvsadm -S", "cat ", "grep ", "tail ", "echo "];
     let of_listings = |part: &str| {
-        let traced =
-            part.trim().strip_prefix("strace ").and_then(|rest| Some(&rest[rest.find("ipvsadm ")?..]));
-        let part = traced.unwrap_or(part.trim());
+        let part = part.trim();
+        let traced = part.strip_prefix("strace ").and_then(|rest| Some(&rest[rest.find("ipvsadm ")?..]));
+        let part = traced.unwrap_or(part);
         part.is_empty() || listing.iter().any(|known| part.starts_with(known)) && !part.contains('>')
     };
     command.split([';', '|']).all(of_listings)

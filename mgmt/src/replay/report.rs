@@ -318,7 +318,7 @@ mod tests {
         assert!(!text.contains("exit status"));
         let all = report.text(true);
         assert!(all.contains("explained by: late timers") && all.contains("the kernel's 0, ours 2"), "{all}");
-        let whole = Report::new(1, vec![report.clone()]);
+        let whole = Report::new(1, vec![report]);
         let json = serde_json::to_string(&whole).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), whole);
         assert!(TraceReport::failed("x", "no".to_owned()).text(false).contains("x: not played: no"));

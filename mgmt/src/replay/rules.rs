@@ -140,7 +140,8 @@ impl Rule {
                     && self.line.as_ref().is_none_or(|part| line.contains(part))
             }
             Item::Status { kernel, ours } => {
-                self.status.map_or(self.mark.is_some(), |wanted| wanted == [*kernel, *ours])
+                (self.status.is_some() || self.mark.is_some())
+                    && self.status.is_none_or(|wanted| wanted == [*kernel, *ours])
             }
             Item::Shares { .. } | Item::Unplayed { .. } => false,
         }
