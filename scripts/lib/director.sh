@@ -15,10 +15,11 @@ DRIVER=af_packet
 # Further lines of the configuration (whole tables).
 EXTRA_CONFIG=''
 
+# device N: for interface nicN.
 device() {
     case $DRIVER in
-        af_packet) echo "net_af_packet0,iface=nic0,blocksz=4096,framesz=2048,framecnt=4096,qpairs=$WORKERS" ;;
-        af_xdp) echo "net_af_xdp0,iface=nic0,start_queue=0,queue_count=1" ;;
+        af_packet) echo "net_af_packet$1,iface=nic$1,blocksz=4096,framesz=2048,framecnt=4096,qpairs=$WORKERS" ;;
+        af_xdp) echo "net_af_xdp$1,iface=nic$1,start_queue=0,queue_count=1" ;;
     esac
 }
 
@@ -40,16 +41,29 @@ hugepages = "$HUGEPAGES"
 
 [[port]]
 name = "eth0"
-device = "$(device)"
+device = "$(device 0)"
 kernel_interface = "nic0"
 addresses = ["$NET.$(director_number "$host")/24", "fd00::$(director_number "$host")/64"]
-
+$([[ $GATEWAY != director ]] || inner_port)
 [workers]
 count = $WORKERS
 
 [control]
 directory = "$(control_directory "$host")"
 $EXTRA_CONFIG
+END
+}
+
+# The segment of the real servers, whose way out the director is.
+inner_port() {
+    cat <<END
+
+[[port]]
+name = "eth1"
+device = "$(device 1)"
+kernel_interface = "nic1"
+addresses = ["$SERVER_NET.30/24"]
+
 END
 }
 
@@ -102,6 +116,7 @@ ifconfig eth0:0 $VIP broadcast $VIP netmask 255.255.255.255 up
 route add -host $VIP dev eth0:0
 echo "1" >/proc/sys/net/ipv4/ip_forward
 END
+    [[ $GATEWAY != router ]] || echo "route add -net $SERVER_NET.0 netmask 255.255.255.0 gw $NET.1"
 }
 
 director_take_vip() {

@@ -29,6 +29,10 @@ source "$LIB/check.sh"
 source "$LIB/books.sh"
 # shellcheck source=lvs.sh
 source "$LIB/lvs.sh"
+# shellcheck source=load.sh
+source "$LIB/load.sh"
+# shellcheck source=modes.sh
+source "$LIB/modes.sh"
 
 LABS=/run/uvs-lab
 LAB=''

@@ -53,7 +53,7 @@ http {
         listen [::]:80 backlog=4096;
         listen 8080 backlog=4096;
         listen 8081 backlog=4096;
-        location = / { default_type text/plain; return 200 "$1\n"; }
+        location = / { default_type text/plain; add_header X-Asked "\$remote_addr asked \$server_addr:\$server_port"; return 200 "$1\n"; }
         location = /health { root $LAB/$1; }
         location /files/ { root $LAB/shared; }
     }
@@ -61,23 +61,11 @@ http {
 END
 }
 
-# What makes a host a VS/DR real server, line by line: it has the virtual address, and never speaks ARP for it.
-server_commands() {
-    cat <<END
-ifconfig lo:0 $VIP broadcast $VIP netmask 255.255.255.255 up
-route add -host $VIP dev lo:0
-echo 1 >/proc/sys/net/ipv4/conf/lo/arp_ignore
-echo 2 >/proc/sys/net/ipv4/conf/lo/arp_announce
-echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
-echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce
-END
-}
-
-# Does the above on all real servers without showing it, for IPv6 as well (neighbour discovery never answers for lo).
+# Makes all of them VS/DR real servers, for IPv6 as well.
 servers_take_vip() {
     local server
     for server in "${SERVERS[@]}"; do
-        on "$server" "set -e; $(server_commands)
-            ip address add $VIP6/128 dev lo nodad"
+        on "$server" "set -e; $(server_commands_lvs)
+            $(server_commands_ipv6)"
     done
 }
