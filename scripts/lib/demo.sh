@@ -181,7 +181,7 @@ start_capture() {
     local host
     CAPTURE_PIDS=()
     for host in client r64; do
-        on_background "$host" tcpdump -i eth0 -nn -e -U --immediate-mode -w "$LAB/$host.pcap" 'tcp port 80 or ip proto 4' 2>"$LAB/$host.tcpdump"
+        on_background "$host" tcpdump -i eth0 -nn -e -U --immediate-mode -w "$LAB/$host.pcap" 'tcp or ip proto 4' 2>"$LAB/$host.tcpdump"
         CAPTURE_PIDS+=($!)
         wait_until 5 grep -q 'listening on' "$LAB/$host.tcpdump" || die "tcpdump does not start: $(<"$LAB/$host.tcpdump")"
     done

@@ -45,6 +45,7 @@ device = "$(device 0)"
 kernel_interface = "nic0"
 addresses = ["$NET.$(director_number "$host")/24", "fd00::$(director_number "$host")/64"]
 $([[ $GATEWAY != director ]] || inner_port)
+
 [workers]
 count = $WORKERS
 
@@ -63,7 +64,6 @@ name = "eth1"
 device = "$(device 1)"
 kernel_interface = "nic1"
 addresses = ["$SERVER_NET.30/24"]
-
 END
 }
 
