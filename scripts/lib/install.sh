@@ -6,7 +6,7 @@ COMMANDS=(
     gcc:gcc pkg-config:pkg-config python3:python3 jq:jq curl:curl shellcheck:shellcheck
     ip:iproute2 ifconfig:net-tools ping:iputils-ping arping:iputils-arping ethtool:ethtool nft:nftables
     tcpdump:tcpdump nginx:nginx-light wrk:wrk ps:procps taskset:util-linux dpdk-testpmd:dpdk-dev
-    ipvsadm:ipvsadm keepalived:keepalived ldirectord:ldirectord
+    ipvsadm:ipvsadm keepalived:keepalived ldirectord:ldirectord vsftpd:vsftpd
 )
 
 install_missing() {
@@ -51,7 +51,7 @@ install_package() {
         good "$1 ($((($(now_ms) - started) / 1000)) s)"
         case $1 in
             nginx-light) disable_service nginx ;;
-            ipvsadm | keepalived | ldirectord) disable_service "$1" ;;
+            ipvsadm | keepalived | ldirectord | vsftpd) disable_service "$1" ;;
         esac
     else
         tail -n 15 "$log" | quote
