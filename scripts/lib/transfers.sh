@@ -73,7 +73,8 @@ start_captures() {
 # Ends them and claims that nothing was wrong in any frame.
 stop_captures() {
     local checked
-    sleep 0.5
+    # What the capture buffers is written after a second.
+    sleep 1.2
     kill -INT "${CAPTURE_PIDS[@]}"
     wait "${CAPTURE_PIDS[@]}" || true
     checked=$("$TOOLS/verify.py" "${CAPTURED[@]}") || die "a bad frame: $checked"
