@@ -7,6 +7,7 @@
 //! A burst is looked up in stages, so that its cache misses overlap: [`Table::hash`] and [`Table::prefetch`] for all packets,
 //! then [`Table::candidate`] for all, then [`Table::find_at`].
 
+pub mod sctp;
 pub mod tcp;
 
 mod hash;

@@ -1,4 +1,4 @@
-//! Connection states of TCP and UDP, as IPVS keeps them.
+//! Connection states, as IPVS keeps them, and how those of TCP follow its packets.
 
 use super::line::flags::NO_OUTPUT;
 use crate::counters::Activity;
@@ -6,7 +6,7 @@ use crate::flow::protocol;
 use crate::packet::tcp as tcp_flags;
 use crate::snapshot::Timeouts;
 
-/// States, with the kernel's numbers for TCP.
+/// States, with the kernel's numbers for TCP; those of SCTP, which begin at 1 in the kernel, follow from 12 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
@@ -34,6 +34,32 @@ pub enum State {
     SynAck = 10,
     /// UDP has only one.
     Udp = 11,
+    /// SCTP: the first INIT was seen.
+    SctpInit1 = 12,
+    /// SCTP: another INIT.
+    SctpInit = 13,
+    /// SCTP: the server sent its cookie.
+    SctpCookieSent = 14,
+    /// SCTP: the client returned the cookie.
+    SctpCookieReplied = 15,
+    /// SCTP: the server's INIT waits for the client's cookie.
+    SctpCookieWait = 16,
+    /// SCTP: the client sent a cookie.
+    SctpCookie = 17,
+    /// SCTP: the server returned the client's cookie.
+    SctpCookieEchoed = 18,
+    /// SCTP: an association.
+    SctpEstablished = 19,
+    /// SCTP: the server began to shut down.
+    SctpShutdownSent = 20,
+    /// SCTP: the client began to shut down.
+    SctpShutdownReceived = 21,
+    /// SCTP: the server acknowledged the shutdown.
+    SctpShutdownAckSent = 22,
+    /// SCTP: the answer to the first INIT was an ABORT.
+    SctpRejected = 23,
+    /// SCTP: shut down or aborted.
+    SctpClosed = 24,
 }
 
 /// The end that sent a packet.
@@ -47,7 +73,7 @@ pub enum Sender {
 
 impl State {
     /// All of them, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 25] = [
         Self::None,
         Self::Established,
         Self::SynSent,
@@ -60,13 +86,26 @@ impl State {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::SctpInit1,
+        Self::SctpInit,
+        Self::SctpCookieSent,
+        Self::SctpCookieReplied,
+        Self::SctpCookieWait,
+        Self::SctpCookie,
+        Self::SctpCookieEchoed,
+        Self::SctpEstablished,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownReceived,
+        Self::SctpShutdownAckSent,
+        Self::SctpRejected,
+        Self::SctpClosed,
     ];
 
     /// The state of a number, `None` for one that is unknown.
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
-        if number < 12 { Self::ALL[number as usize] } else { Self::None }
+        if number < 25 { Self::ALL[number as usize] } else { Self::None }
     }
 
     /// Name as ipvsadm prints it.
@@ -74,7 +113,7 @@ impl State {
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
+            Self::Established | Self::SctpEstablished => "ESTABLISHED",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
             Self::FinWait => "FIN_WAIT",
@@ -85,6 +124,18 @@ impl State {
             Self::Listen => "LISTEN",
             Self::SynAck => "SYNACK",
             Self::Udp => "UDP",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
         }
     }
 }
@@ -109,6 +160,18 @@ pub const fn timeout(state: State, timeouts: &Timeouts) -> u32 {
         State::Close => 10_000,
         State::LastAck => 30_000,
         State::Udp => timeouts.udp,
+        State::SctpInit1 | State::SctpRejected => 3_000,
+        State::SctpEstablished => 900_000,
+        State::SctpInit
+        | State::SctpCookieSent
+        | State::SctpCookieReplied
+        | State::SctpCookieWait
+        | State::SctpCookie
+        | State::SctpCookieEchoed
+        | State::SctpShutdownSent
+        | State::SctpShutdownReceived
+        | State::SctpShutdownAckSent
+        | State::SctpClosed => 60_000,
     }
 }
 
@@ -117,7 +180,9 @@ pub const fn timeout(state: State, timeouts: &Timeouts) -> u32 {
 #[must_use]
 pub const fn activity(state: State) -> Activity {
     match state {
-        State::Established | State::SynSent | State::SynRecv | State::SynAck => Activity::Active,
+        State::Established | State::SynSent | State::SynRecv | State::SynAck | State::SctpEstablished => {
+            Activity::Active
+        }
         _ => Activity::Inactive,
     }
 }
@@ -329,7 +394,10 @@ mod tests {
         assert_eq!(timeout(State::Udp, &set), 3);
         let active: Vec<_> =
             State::ALL.iter().filter(|state| activity(**state) == Activity::Active).collect();
-        assert_eq!(active, [&State::Established, &State::SynSent, &State::SynRecv, &State::SynAck]);
+        assert_eq!(
+            active,
+            [&State::Established, &State::SynSent, &State::SynRecv, &State::SynAck, &State::SctpEstablished]
+        );
         assert_eq!((initial(protocol::UDP), initial(protocol::TCP)), (State::Udp, State::None));
     }
 
@@ -338,6 +406,6 @@ mod tests {
         for (number, state) in (0u8..).zip(State::ALL) {
             assert_eq!((state as u8, State::from_number(number)), (number, state));
         }
-        assert_eq!(State::from_number(12), State::None);
+        assert_eq!(State::from_number(25), State::None);
     }
 }

@@ -138,10 +138,10 @@ impl<P: Packet> Core<P> {
     }
 
     fn looks_dead<A: Address>(&mut self, line: &Line<A>, now: Ticks) -> bool {
-        let tcp = line.tuple().protocol == protocol::TCP;
+        let tracked = line.tuple().protocol != protocol::UDP;
         match line.state() {
-            State::SynRecv | State::SynAck => true,
-            state if tcp && state != State::Established => false,
+            State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
+            state if tracked && !matches!(state, State::Established | State::SctpEstablished) => false,
             _ => now.since(line.last_seen()) >= IDLE && self.defence.drops_idle(line.packets_in()),
         }
     }

@@ -57,9 +57,11 @@ pub struct Headers {
     pub protocol: u8,
     /// TTL or hop limit as received.
     pub ttl: u8,
-    /// TCP: the flags, see [`tcp`]; 0 for other protocols.
+    /// TCP: the flags, see [`tcp`]. SCTP: SYN where the packet begins with INIT, RST where with ABORT, which open and end as those
+    /// do. 0 for other protocols.
     pub tcp_flags: u8,
-    /// ICMP and ICMPv6: the type; 0 for other protocols.
+    /// ICMP and ICMPv6: the type. SCTP: the number of its [`super::sctp::Event`], 0 for a packet without a chunk. 0 for other
+    /// protocols.
     pub icmp_type: u8,
     /// The address family.
     pub family: Family,
@@ -184,6 +186,16 @@ impl Headers {
     #[must_use]
     pub const fn header_length(&self) -> u16 {
         self.transport.saturating_sub(self.network)
+    }
+
+    /// Length in bytes of what follows the IP header and its options or extension headers, in a collected datagram's first piece that
+    /// of the whole datagram; 0 for a later fragment.
+    #[must_use]
+    pub(super) fn transport_length(&self) -> u16 {
+        // A collected IPv6 datagram's length is without the fragment header that its first piece has.
+        let fragment_header = if self.is_collected() && self.family == Family::V6 { 8 } else { 0 };
+        let length = (self.ip_length + fragment_header).saturating_sub(self.header_length().into());
+        if self.later_fragment() { 0 } else { u16::try_from(length).unwrap_or(u16::MAX) }
     }
 
     /// Source and destination; of [`Family::V4`] only.

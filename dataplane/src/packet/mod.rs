@@ -11,6 +11,7 @@ mod parse;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sctp;
 #[cfg(test)]
 mod tests;
 

@@ -7,9 +7,10 @@
 use super::checksum;
 use super::headers::{
     DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, be16, bytes,
-    chunk, long, short,
+    chunk, long, short, tcp,
 };
 use super::ipv6;
+use super::sctp::{self, Chunks};
 use crate::counters::DropReason;
 use crate::exception::PuntClass;
 use crate::flow::protocol;
@@ -60,6 +61,11 @@ impl Transport {
     #[inline(always)]
     const fn with_tcp_flags(self, flags: u8) -> Self {
         Self(self.0 | (flags as u64) << 32)
+    }
+
+    const fn with_chunks(self, chunks: Chunks) -> Self {
+        let flags = if chunks.init { tcp::SYN } else { 0 } | if chunks.abort { tcp::RST } else { 0 };
+        Self(self.with_tcp_flags(flags).0 | Self::icmp(chunks.event as u8).0)
     }
 
     #[inline(always)]
@@ -301,7 +307,12 @@ fn other_transport(frame: &Frame<'_>, family: Family, protocol: u8, place: Place
             if length < 12 {
                 return Err(MALFORMED);
             }
-            Transport::ports(&[sctp[0], sctp[1], sctp[2], sctp[3]])
+            let ports = Transport::ports(&[sctp[0], sctp[1], sctp[2], sctp[3]]);
+            let end = frame.data.len().min(offset + length);
+            match frame.data.get(offset..end).and_then(sctp::chunks) {
+                Some(chunks) => ports.with_chunks(chunks),
+                None => ports,
+            }
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let Some(icmp) = chunk::<8>(frame.data, offset) else { return Err(too_short(frame, place, 8)) };

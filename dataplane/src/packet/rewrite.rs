@@ -3,7 +3,7 @@
 //! Checksums are never verified: a wrong one stays wrong by the same difference, for the receiver to find.
 
 use super::headers::{Family, Headers};
-use super::{Packet, checksum};
+use super::{Packet, checksum, sctp};
 use crate::address::Address;
 use crate::flow::protocol;
 use std::ops::Range;
@@ -53,7 +53,7 @@ pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: 
     Some(old)
 }
 
-/// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP and UDP too, with the
+/// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP, UDP and SCTP too, with the
 /// checksums. A whole datagram without a UDP checksum gets one, as the kernel gives it; a fragment of one stays without. A UDP
 /// checksum that comes to 0 is written as 0xffff (RFC 768).
 ///
@@ -75,6 +75,7 @@ fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A,
     let checksum = match headers.protocol {
         protocol::TCP => transport + 16,
         protocol::UDP => transport + 6,
+        protocol::SCTP => return replace_sctp_port(data, headers, end, port),
         _ => return Some(()),
     };
     let number = field(data, if end == End::Source { transport } else { transport + 2 })?;
@@ -93,6 +94,25 @@ fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A,
     };
     let after = if udp && after == 0 { 0xffff } else { after };
     data.get_mut(checksum..checksum + 2)?.copy_from_slice(&after.to_be_bytes());
+    Some(())
+}
+
+/// Replaces a port of an SCTP packet. Its checksum covers no address, but the whole packet: of a first fragment `headers` must have
+/// the whole one's length.
+#[cold]
+fn replace_sctp_port(data: &mut [u8], headers: &Headers, end: End, port: u16) -> Option<()> {
+    let transport = usize::from(headers.transport);
+    let header = data.get_mut(transport..transport + sctp::HEADER)?.first_chunk_mut::<{ sctp::HEADER }>()?;
+    let old = [header[0], header[1], header[2], header[3]];
+    let [high, low] = port.to_be_bytes();
+    let new = match end {
+        End::Source => [high, low, old[2], old[3]],
+        End::Destination => [old[0], old[1], high, low],
+    };
+    header[..4].copy_from_slice(&new);
+    let checksum = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+    let length = headers.transport_length();
+    header[8..].copy_from_slice(&sctp::updated(checksum, old, new, length).to_le_bytes());
     Some(())
 }
 

@@ -99,6 +99,9 @@ impl<P: Packet> Core<P> {
         let mut changed = Ok(());
         for piece in &mut pieces {
             let Piece { packet, headers, .. } = piece;
+            // A masqueraded first piece is changed as what it begins: SCTP's checksum is the whole packet's.
+            let begins = headers.first_fragment() && matches!(how, How::Masquerade { .. });
+            let headers = if begins { outgoing.headers } else { &*headers };
             changed = changed.and_then(|()| self.change(packet, headers, (how, to), turn));
             set_macs(packet.data_mut(), destination_mac, source_mac);
         }

@@ -46,7 +46,7 @@ impl<P: Packet> Core<P> {
             table.close(found.id);
             return false;
         }
-        // A server's SYN opens nothing.
+        // A server's SYN or INIT opens nothing.
         if headers.tcp_flags & tcp_flags::SYN != 0 && !found.reverse && is_reused(line, turn.snapshot) {
             self.give_way(table, found.id);
             return false;
@@ -153,7 +153,7 @@ fn is_reused<A: Address>(line: &Line<A>, snapshot: &Snapshot) -> bool {
         return false;
     }
     match line.state() {
-        State::TimeWait | State::Close => true,
+        State::TimeWait | State::Close | State::SctpClosed => true,
         State::FinWait => settings.conn_reuse_mode & 2 != 0 && line.flags() & flags::NO_OUTPUT != 0,
         _ => false,
     }

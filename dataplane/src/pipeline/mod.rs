@@ -176,7 +176,7 @@ impl<P: Packet> Engine<P> {
             self.piece(port, packet, headers, turn);
         } else if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
             self.icmp(port, packet, headers, turn);
-        } else if !matches!(headers.protocol, protocol::TCP | protocol::UDP)
+        } else if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
             || !options_are_ours(&packet, &headers)
         {
             self.core.not_ours(port, packet, &headers, turn);

@@ -118,7 +118,7 @@ impl<P: Packet> Engine<P> {
     /// A piece of a whole datagram.
     fn piece_goes_on<S: Sink<P>>(&mut self, piece: Piece<P>, turn: &mut Turn<'_, S>) {
         let Piece { packet, port, headers } = &piece;
-        if !matches!(headers.protocol, protocol::TCP | protocol::UDP) {
+        if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
             return self.core.not_ours(piece.port, piece.packet, &piece.headers, turn);
         }
         if self.core.owner.alone() {

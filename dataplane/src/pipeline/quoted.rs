@@ -184,7 +184,9 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let settings = &turn.snapshot.settings;
-        if !settings.schedule_icmp || !matches!(tuple.protocol, protocol::TCP | protocol::UDP) {
+        if !settings.schedule_icmp
+            || !matches!(tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+        {
             return self.not_ours(port, packet, &headers, turn);
         }
         let opener = Opener {

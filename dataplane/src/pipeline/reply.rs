@@ -120,6 +120,7 @@ impl<P: Packet> Core<P> {
         let longest = pieces.iter().map(|piece| piece.headers.ip_length).max().unwrap_or(0);
         for Piece { packet, headers, .. } in &mut pieces {
             let data = packet.data_mut();
+            let headers = if headers.first_fragment() { &slot.headers } else { &*headers };
             replace(data, headers, End::Source, virtual_address, virtual_port);
             let _ = decrement_ttl(data, headers.network.into(), headers.family);
             if let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop {
@@ -192,7 +193,7 @@ impl<P: Packet> Core<P> {
             return;
         }
         let servers = &turn.snapshot.servers;
-        let spoken_to = headers.protocol != protocol::TCP || headers.tcp_flags & flags::RST == 0;
+        let spoken_to = headers.tcp_flags & flags::RST == 0;
         if turn.snapshot.settings.nat_icmp_send && !servers.is_empty() && spoken_to {
             let source = headers.key(packet.data()).source();
             if servers.in_service(headers.protocol, source, headers.source_port) {
@@ -278,6 +279,8 @@ impl<P: Packet> Core<P> {
                 self.change_state(line, state, new);
                 state = new;
             }
+        } else if headers.protocol == protocol::SCTP && !headers.later_fragment() {
+            state = self.follow_chunks(line, headers, Sender::Server);
         } else if headers.protocol == protocol::UDP && line.template() != Line::<A>::NONE {
             self.shared.templates.set_assured(line.template());
         }

@@ -9,6 +9,7 @@ use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, port, protocol};
 use crate::id::{DestinationSlot, PortId, Ticks};
+use crate::packet::sctp::Event;
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler::{self, Own, Request};
 use crate::snapshot::{DestinationView, Method, ServiceView, Snapshot};
@@ -69,7 +70,7 @@ impl<P: Packet> Core<P> {
     ) -> Result<Opened, Fate> {
         let data = packet.data();
         if slot.headers.martian_source(data) || !opens(&slot.headers, turn.snapshot) {
-            return Err(Fate::NotOurs);
+            return Err(without_chunk(&slot.headers, data, turn.snapshot));
         }
         let request = Opener {
             tuple: A::tuple(&slot.headers, data),
@@ -258,11 +259,30 @@ fn server_port(view: &DestinationView, service: &ServiceView, asked_for: u16) ->
     if own && view.server_port != 0 { view.server_port } else { asked_for }
 }
 
-/// Whether the packet may open a connection: any datagram, a SYN without RST, with `sloppy_tcp` anything but RST.
-fn opens(headers: &Headers, snapshot: &Snapshot) -> bool {
-    if headers.protocol != protocol::TCP {
-        return true;
+/// Whether this is an SCTP packet without a chunk.
+fn is_empty(headers: &Headers) -> bool {
+    headers.protocol == protocol::SCTP && Event::from_number(headers.icmp_type).is_none()
+}
+
+/// What becomes of a packet that opens nothing: an SCTP packet to a virtual address that ends before its first chunk is dropped, as in
+/// the kernel; others are not ours.
+fn without_chunk(headers: &Headers, data: &[u8], snapshot: &Snapshot) -> Fate {
+    if is_empty(headers) && snapshot.virtual_addresses.contains(headers.key(data).destination()) {
+        Fate::Drop(DropReason::Malformed)
+    } else {
+        Fate::NotOurs
     }
+}
+
+/// Whether the packet may open a connection: any datagram, a SYN without RST or an INIT, with
+/// `sloppy_tcp` and `sloppy_sctp` anything but RST and ABORT.
+fn opens(headers: &Headers, snapshot: &Snapshot) -> bool {
+    let sloppy = match headers.protocol {
+        protocol::TCP => snapshot.settings.sloppy_tcp,
+        protocol::SCTP => snapshot.settings.sloppy_sctp,
+        _ => return true,
+    };
     headers.tcp_flags & tcp_flags::RST == 0
-        && (headers.tcp_flags & tcp_flags::SYN != 0 || snapshot.settings.sloppy_tcp)
+        && !is_empty(headers)
+        && (sloppy || headers.tcp_flags & tcp_flags::SYN != 0)
 }

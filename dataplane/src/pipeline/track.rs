@@ -3,11 +3,12 @@
 use super::Turn;
 use crate::address::Address;
 use crate::connection::tcp::{self, Sender, State};
-use crate::connection::{ConnectionId, Line, Table, flags};
+use crate::connection::{ConnectionId, Line, Table, flags, sctp};
 use crate::counters::Activity;
 use crate::engine::{Core, Sink};
 use crate::flow::protocol;
 use crate::id::DestinationSlot;
+use crate::packet::sctp::Event;
 use crate::packet::{Headers, Packet};
 
 impl<P: Packet> Core<P> {
@@ -30,8 +31,29 @@ impl<P: Packet> Core<P> {
                 state = new;
             }
         }
+        if headers.protocol == protocol::SCTP {
+            state = self.follow_chunks(line, headers, Sender::Client);
+        }
         line.count_packet();
         table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
+    }
+
+    /// Moves the state of an SCTP connection; the new one. A packet without a chunk says nothing.
+    #[cold]
+    pub(super) fn follow_chunks<A: Address>(
+        &self,
+        line: &Line<A>,
+        headers: &Headers,
+        sender: Sender,
+    ) -> State {
+        let state = line.state();
+        let Some(event) = Event::from_number(headers.icmp_type) else { return state };
+        let (new, flags) = sctp::next(state, line.flags(), sender, event);
+        line.set_flags(flags);
+        if new != state {
+            self.change_state(line, state, new);
+        }
+        new
     }
 
     #[inline(never)]
@@ -45,7 +67,7 @@ impl<P: Packet> Core<P> {
             let inactive = if activity == Activity::Inactive { flags::INACTIVE } else { 0 };
             line.set_flags(line.flags() & !flags::INACTIVE | inactive);
         }
-        if new == State::Established && line.template() != Line::<A>::NONE {
+        if matches!(new, State::Established | State::SctpEstablished) && line.template() != Line::<A>::NONE {
             self.shared.templates.set_assured(line.template());
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct ServiceName {
     #[command(flatten)]
     name: Name,
     /// The mark's IPv6 packets
-    #[arg(long, short = '6', requires = "mark", conflicts_with_all = ["tcp", "udp"])]
+    #[arg(long, short = '6', requires = "mark", conflicts_with_all = ["tcp", "udp", "sctp"])]
     ipv6: bool,
 }
 
@@ -30,6 +30,9 @@ struct Name {
     /// UDP service
     #[arg(long, short = 'u', value_name = "ADDR:PORT")]
     udp: Option<Endpoint>,
+    /// SCTP service
+    #[arg(long, value_name = "ADDR:PORT")]
+    sctp: Option<Endpoint>,
     /// Service of the packets that a mark rule gave this mark
     #[arg(long, short = 'f', value_name = "MARK")]
     mark: Option<NonZeroU32>,
@@ -41,7 +44,7 @@ pub(super) struct ServiceChoice {
     #[command(flatten)]
     name: Choice,
     /// The mark's IPv6 packets
-    #[arg(long, short = '6', requires = "mark", conflicts_with_all = ["tcp", "udp"])]
+    #[arg(long, short = '6', requires = "mark", conflicts_with_all = ["tcp", "udp", "sctp"])]
     ipv6: bool,
 }
 
@@ -54,35 +57,38 @@ struct Choice {
     /// Only this UDP service
     #[arg(long, short = 'u', value_name = "ADDR:PORT")]
     udp: Option<Endpoint>,
+    /// Only this SCTP service
+    #[arg(long, value_name = "ADDR:PORT")]
+    sctp: Option<Endpoint>,
     /// Only this mark's service
     #[arg(long, short = 'f', value_name = "MARK")]
     mark: Option<NonZeroU32>,
 }
 
 fn key(
-    tcp: Option<Endpoint>,
-    udp: Option<Endpoint>,
+    addresses: [(Protocol, Option<Endpoint>); 3],
     mark: Option<NonZeroU32>,
     ipv6: bool,
 ) -> Option<ServiceKey> {
     let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
-    let tcp = tcp.map(|address| ServiceKey::Address { protocol: Protocol::Tcp, address });
-    let udp = udp.map(|address| ServiceKey::Address { protocol: Protocol::Udp, address });
-    tcp.or(udp).or_else(|| mark.map(|mark| ServiceKey::Mark { mark, family }))
+    let named = addresses
+        .into_iter()
+        .find_map(|(protocol, address)| address.map(|address| ServiceKey::Address { protocol, address }));
+    named.or_else(|| mark.map(|mark| ServiceKey::Mark { mark, family }))
 }
 
 impl ServiceName {
     pub(super) fn key(&self) -> Result<ServiceKey, Failure> {
-        let Name { tcp, udp, mark } = self.name;
-        key(tcp, udp, mark, self.ipv6)
-            .ok_or_else(|| Failure::Usage("name a service with --tcp, --udp or --mark".into()))
+        let Name { tcp, udp, sctp, mark } = self.name;
+        key([(Protocol::Tcp, tcp), (Protocol::Udp, udp), (Protocol::Sctp, sctp)], mark, self.ipv6)
+            .ok_or_else(|| Failure::Usage("name a service with --tcp, --udp, --sctp or --mark".into()))
     }
 }
 
 impl ServiceChoice {
     pub(super) fn key(&self) -> Option<ServiceKey> {
-        let Choice { tcp, udp, mark } = self.name;
-        key(tcp, udp, mark, self.ipv6)
+        let Choice { tcp, udp, sctp, mark } = self.name;
+        key([(Protocol::Tcp, tcp), (Protocol::Udp, udp), (Protocol::Sctp, sctp)], mark, self.ipv6)
     }
 }
 
@@ -104,10 +110,13 @@ pub(super) fn service_filter(text: &str) -> Result<ServiceFilter, String> {
     let (protocol, address) = match text.split_once('/') {
         Some(("tcp", address)) => (Protocol::Tcp, address),
         Some(("udp", address)) => (Protocol::Udp, address),
+        Some(("sctp", address)) => (Protocol::Sctp, address),
         Some(("mark", mark)) => return named(mark, Family::Ipv4),
         Some(("mark6", mark)) => return named(mark, Family::Ipv6),
         Some((other, _)) => {
-            return Err(format!("`{other}` is not a protocol; write tcp/ADDR:PORT or udp/ADDR:PORT"));
+            return Err(format!(
+                "`{other}` is not a protocol; write tcp/ADDR:PORT, udp/ADDR:PORT or sctp/ADDR:PORT"
+            ));
         }
         None => (Protocol::Tcp, text),
     };

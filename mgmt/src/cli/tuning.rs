@@ -40,7 +40,8 @@ fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        _ => Err("write tcp or udp".to_owned()),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err("write tcp, udp or sctp".to_owned()),
     }
 }
 

@@ -228,10 +228,6 @@ impl Service {
     pub fn without_destinations(spec: &ServiceSpec) -> Result<Self, Refusal> {
         let key = spec.key;
         match key {
-            // Its connections are not tracked.
-            ServiceKey::Address { protocol: protocol @ Protocol::Sctp, .. } => {
-                return Err(Refusal::NoProtocol(protocol));
-            }
             ServiceKey::Address { address, .. } if !usable_address(address.ip) => {
                 return Err(Refusal::UnusableAddress(address.ip));
             }

@@ -18,7 +18,7 @@ fn marked<A: Address>(number: u32) -> NewConnection<A> {
         },
         server: address(3),
         server_port: small,
-        state: State::from_number(a % 12),
+        state: State::from_number(a % 25),
         flags: number,
         timeout: number & 0xFFFF,
         destination: DestinationSlot(!number),
