@@ -11,6 +11,10 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
     pub const UDP: u8 = 17;
+    /// ESP (RFC 4303).
+    pub const ESP: u8 = 50;
+    /// AH (RFC 4302).
+    pub const AH: u8 = 51;
     /// ICMPv6 (RFC 4443).
     pub const ICMPV6: u8 = 58;
     /// OSPF (RFC 2328).
@@ -27,6 +31,8 @@ pub mod port {
     pub const FTP_DATA: u16 = 20;
     /// FTP's control port.
     pub const FTP: u16 = 21;
+    /// IKE's port (RFC 7296).
+    pub const ISAKMP: u16 = 500;
 }
 
 /// The 5-tuple as a packet carries it. Ports in host order.
@@ -45,6 +51,18 @@ pub struct Tuple<A> {
 }
 
 impl<A: Address> Tuple<A> {
+    fn followed(self) -> Self {
+        match self.protocol {
+            protocol::AH | protocol::ESP => Self {
+                source_port: port::ISAKMP,
+                destination_port: port::ISAKMP,
+                protocol: protocol::UDP,
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// The same flow seen from the other end.
     #[must_use]
     pub fn reversed(self) -> Self {
@@ -68,6 +86,15 @@ pub enum FlowKey {
 }
 
 impl FlowKey {
+    /// The flow that decides about this one's packets: AH and ESP follow the IKE connection between the same addresses.
+    #[must_use]
+    pub fn followed(self) -> Self {
+        match self {
+            Self::V4(tuple) => Self::V4(tuple.followed()),
+            Self::V6(tuple) => Self::V6(tuple.followed()),
+        }
+    }
+
     /// The receiver.
     #[must_use]
     pub fn destination(&self) -> IpAddr {

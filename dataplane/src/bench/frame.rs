@@ -68,6 +68,19 @@ impl Frame {
         self.transport(protocol::UDP, datagram, 6)
     }
 
+    /// An SCTP packet; the payload is its chunks.
+    #[must_use]
+    pub fn sctp(self) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(12 + self.payload.len());
+        packet.extend(self.source.port().to_be_bytes());
+        packet.extend(self.destination.port().to_be_bytes());
+        packet.extend([0xde, 0xad, 0xbe, 0xef, 0, 0, 0, 0]);
+        packet.extend(&self.payload);
+        let checksum = crate::packet::sctp::checksum(&packet).to_le_bytes();
+        packet[8..12].copy_from_slice(&checksum);
+        self.ip(protocol::SCTP, &packet)
+    }
+
     /// An IP packet of any protocol around `payload`, as it is.
     #[must_use]
     pub fn ip(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {

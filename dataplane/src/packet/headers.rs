@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::exception::PuntClass;
-use crate::flow::{FlowKey, Tuple, protocol};
+use crate::flow::{FlowKey, Tuple, port, protocol};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Flag bits of a TCP header's 14th byte (RFC 9293).
@@ -74,6 +74,7 @@ pub(super) const LATER_FRAGMENT: u8 = 4;
 pub(super) const MORE_FRAGMENTS: u8 = 8;
 pub(super) const OPTIONS: u8 = 16;
 const COLLECTED: u8 = 32;
+const FOLLOWER: u8 = 64;
 
 /// Copies `N` bytes at `at`; zeros where the data ends before, which offsets made by parsing never see.
 #[inline(always)]
@@ -161,6 +162,29 @@ impl Headers {
     #[must_use]
     pub const fn needs_care(&self) -> bool {
         self.flags & (COLLECTED | OPTIONS) != 0
+    }
+
+    /// An AH or ESP packet in the name of the IKE connection between the same addresses, which it follows: it has no ports of its own and
+    /// opens nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_follower(&self) -> bool {
+        self.flags & FOLLOWER != 0
+    }
+
+    /// AH and ESP go the way of the UDP connection of port 500 between the same addresses; other headers stay.
+    #[must_use]
+    pub(crate) const fn following(self) -> Self {
+        match self.protocol {
+            protocol::AH | protocol::ESP => Self {
+                source_port: port::ISAKMP,
+                destination_port: port::ISAKMP,
+                protocol: protocol::UDP,
+                flags: self.flags | FOLLOWER,
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// The length is that of the whole datagram, the rest that of its first piece.

@@ -68,7 +68,7 @@ pub fn replace<A: Address>(data: &mut [u8], headers: &Headers, end: End, address
 fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A, port: u16) -> Option<()> {
     debug_assert_eq!(A::LENGTH == 4, headers.family == Family::V4);
     let old = replace_address(data, headers.network.into(), end, address)?;
-    if headers.later_fragment() {
+    if headers.later_fragment() || headers.is_follower() {
         return Some(());
     }
     let transport = usize::from(headers.transport);

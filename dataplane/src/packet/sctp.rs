@@ -145,8 +145,8 @@ pub(super) fn updated(checksum: u32, old: [u8; 4], new: [u8; 4], length: u16) ->
 }
 
 /// The checksum of a packet, in host order (RFC 9260, 6.8 and appendix A); its field counts as 0.
-#[cfg(test)]
-pub(crate) fn checksum(packet: &[u8]) -> u32 {
+#[must_use]
+pub fn checksum(packet: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for (at, byte) in packet.iter().enumerate() {
         crc ^= u32::from(if (8..12).contains(&at) { 0 } else { *byte });

@@ -173,8 +173,10 @@ impl<P: Packet> Engine<P> {
     #[cold]
     fn unusual<S: Sink<P>>(&mut self, port: PortId, packet: P, headers: Headers, turn: &mut Turn<'_, S>) {
         if headers.is_fragment() {
-            self.piece(port, packet, headers, turn);
-        } else if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
+            return self.piece(port, packet, headers, turn);
+        }
+        let headers = headers.following();
+        if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
             self.icmp(port, packet, headers, turn);
         } else if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
             || !options_are_ours(&packet, &headers)
@@ -182,7 +184,7 @@ impl<P: Packet> Engine<P> {
             self.core.not_ours(port, packet, &headers, turn);
         } else {
             let slot = &mut self.slots.slots[self.slots.count];
-            (slot.packet, slot.port, slot.ask) = (Some(packet), port, 0);
+            (slot.packet, slot.headers, slot.port, slot.ask) = (Some(packet), headers, port, 0);
             self.divide(turn);
         }
     }
@@ -204,7 +206,7 @@ impl<P: Packet> Engine<P> {
             Redirect::ToOwner => {
                 let announced = control::may_be_announced(&headers, turn.snapshot);
                 let ask = if announced { self.core.owner.others() } else { 0 };
-                self.enter(port, packet, headers, ask, turn);
+                self.enter(port, packet, headers.following(), ask, turn);
             }
             Redirect::Ask { left, .. } if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) => {
                 self.relay(port, packet, headers, left, turn);
@@ -212,7 +214,9 @@ impl<P: Packet> Engine<P> {
             Redirect::Ask { left, learned: Some(learned) } => {
                 self.piece_asked_about(port, packet, headers, (learned, left), turn);
             }
-            Redirect::Ask { left, learned: None } => self.enter(port, packet, headers, left, turn),
+            Redirect::Ask { left, learned: None } => {
+                self.enter(port, packet, headers.following(), left, turn)
+            }
         }
     }
 
@@ -222,7 +226,9 @@ impl<P: Packet> Engine<P> {
         let slot = &mut self.slots.slots[self.slots.count];
         let Some(packet) = slot.packet.as_ref() else { return };
         let (port, headers) = (slot.port, &slot.headers);
-        let owner = self.core.owner.of(&headers.key(packet.data()), packet.rss_hash(), port, turn.snapshot);
+        // A NIC does not know which ports a follower goes by.
+        let hash = packet.rss_hash().filter(|_| !headers.is_follower());
+        let owner = self.core.owner.of(&headers.key(packet.data()), hash, port, turn.snapshot);
         match owner {
             Shard::Of(owner) if owner == self.core.id => {
                 if control::may_be_announced(headers, turn.snapshot) {

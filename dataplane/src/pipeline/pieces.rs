@@ -31,7 +31,7 @@ impl Learned {
     /// A piece's headers, with the ports of the first.
     const fn applied_to(self, headers: Headers) -> Headers {
         let Self { source_port, destination_port, protocol } = self;
-        Headers { source_port, destination_port, protocol, ..headers }
+        Headers { source_port, destination_port, protocol, ..headers.following() }
     }
 }
 
@@ -117,6 +117,7 @@ impl<P: Packet> Engine<P> {
 
     /// A piece of a whole datagram.
     fn piece_goes_on<S: Sink<P>>(&mut self, piece: Piece<P>, turn: &mut Turn<'_, S>) {
+        let piece = Piece { headers: piece.headers.following(), ..piece };
         let Piece { packet, port, headers } = &piece;
         if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
             return self.core.not_ours(piece.port, piece.packet, &piece.headers, turn);

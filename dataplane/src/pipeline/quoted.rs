@@ -50,7 +50,7 @@ impl<P: Packet> Engine<P> {
             return self.relay(port, packet, headers, 0, turn);
         }
         let inside = relay::tunnelled(packet.data(), &headers, &quoted);
-        let request = inside.map_or_else(|| quoted.key.reversed(), |inside| inside.key);
+        let request = inside.map_or_else(|| quoted.key.reversed(), |inside| inside.key).followed();
         match self.core.owner.of(&request, None, port, turn.snapshot) {
             Shard::Of(owner) if owner == self.core.id => self.relay(port, packet, headers, 0, turn),
             Shard::Of(owner) => {
@@ -79,7 +79,7 @@ impl<P: Packet> Engine<P> {
         if let Some(inside) = inside {
             return self.core.outer_error(&self.v4, error, inside, turn);
         }
-        match quoted.key.reversed() {
+        match quoted.key.reversed().followed() {
             FlowKey::V4(request) => self.core.relay(&mut self.v4, &request, error, turn),
             FlowKey::V6(request) => self.core.relay(&mut self.v6, &request, error, turn),
         }
@@ -98,9 +98,13 @@ impl<P: Packet> Core<P> {
             .find(table.hash(request), request)
             .filter(|found| !table.line(found.id).is_expired(turn.now));
         let Some(Found { id, reverse }) = found else {
-            let Error { packet, port, headers, ask, .. } = error;
+            let Error { packet, port, headers, quoted, ask } = error;
             if ask == 0 {
                 self.count_past_us(table, request, &headers, turn);
+                if !quoted.has_ports() {
+                    // What only follows a connection opens none.
+                    return self.not_ours(port, packet, &headers, turn);
+                }
                 return self.unknown_to_us(table, request, (port, packet, headers), turn);
             }
             let redirect = Redirect::Ask { left: ask - 1, learned: None };
@@ -248,7 +252,7 @@ impl<P: Packet> Core<P> {
         inside: Tunnelled,
         turn: &mut Turn<'_, S>,
     ) {
-        let FlowKey::V4(request) = inside.key else {
+        let FlowKey::V4(request) = inside.key.followed() else {
             return self.not_ours(error.port, error.packet, &error.headers, turn);
         };
         let found = table

@@ -193,7 +193,7 @@ impl<P: Packet> Core<P> {
             return;
         }
         let servers = &turn.snapshot.servers;
-        let spoken_to = headers.tcp_flags & flags::RST == 0;
+        let spoken_to = headers.tcp_flags & flags::RST == 0 && !headers.is_follower();
         if turn.snapshot.settings.nat_icmp_send && !servers.is_empty() && spoken_to {
             let source = headers.key(packet.data()).source();
             if servers.in_service(headers.protocol, source, headers.source_port) {

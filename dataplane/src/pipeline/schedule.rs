@@ -280,7 +280,7 @@ fn opens(headers: &Headers, snapshot: &Snapshot) -> bool {
     let sloppy = match headers.protocol {
         protocol::TCP => snapshot.settings.sloppy_tcp,
         protocol::SCTP => snapshot.settings.sloppy_sctp,
-        _ => return true,
+        _ => return !headers.is_follower(),
     };
     headers.tcp_flags & tcp_flags::RST == 0
         && !is_empty(headers)

@@ -218,9 +218,10 @@ fn refuse_mistakes(key: ServiceKey, persistent: u32, one_packet: bool) -> Result
             );
             Err(Failure::Usage(message))
         }
-        ServiceKey::Address { protocol: Protocol::Tcp, .. } if one_packet => Err(Failure::Usage(
-            "--one-packet is for UDP: a TCP connection's packets belong to one destination".into(),
-        )),
+        ServiceKey::Address { protocol: Protocol::Tcp | Protocol::Sctp, .. } if one_packet => {
+            let message = "--one-packet is for UDP: a connection's packets belong to one destination";
+            Err(Failure::Usage(message.into()))
+        }
         _ => Ok(()),
     }
 }

@@ -427,7 +427,6 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::Persistent(_) => "persistent",
         Refusal::MaglevAlone(_) => "scheduler",
         Refusal::MaglevSize(_) => "mh_size",
-        Refusal::NoProtocol(_) => "protocol",
         Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };

@@ -47,9 +47,6 @@ pub enum Refusal {
         high = Maglev::GREATEST
     )]
     MaglevSize(u32),
-    /// Not a protocol this director forwards.
-    #[error("services of protocol {0} are not forwarded; this director has tcp and udp")]
-    NoProtocol(Protocol),
     /// Not the name of a forwarding method.
     #[error("there is no forwarding method `{0}`; write direct, masquerade or tunnel")]
     UnknownMethod(String),
@@ -201,7 +198,6 @@ impl Refusal {
             Self::NoDestination { .. } => ("no_destination", "ENOENT"),
             Self::NoMarkRule(_) => ("no_mark_rule", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
-            Self::NoProtocol(_) => ("not_supported", "EPROTONOSUPPORT"),
             Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
             Self::Timeout { .. } => ("out_of_range", "EINVAL"),
             Self::UnknownMethod(_)
