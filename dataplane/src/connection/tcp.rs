@@ -160,7 +160,7 @@ pub const fn timeout(state: State, timeouts: &Timeouts) -> u32 {
         State::Close => 10_000,
         State::LastAck => 30_000,
         State::Udp => timeouts.udp,
-        State::SctpInit1 | State::SctpRejected => 3_000,
+        State::SctpInit1 | State::SctpRejected => 4_000,
         State::SctpEstablished => 900_000,
         State::SctpInit
         | State::SctpCookieSent
@@ -171,7 +171,7 @@ pub const fn timeout(state: State, timeouts: &Timeouts) -> u32 {
         | State::SctpShutdownSent
         | State::SctpShutdownReceived
         | State::SctpShutdownAckSent
-        | State::SctpClosed => 60_000,
+        | State::SctpClosed => 61_000,
     }
 }
 
@@ -387,7 +387,9 @@ mod tests {
     fn timeouts_and_activity_are_the_kernels() {
         let defaults = Timeouts::default();
         let seconds: Vec<_> = State::ALL.iter().map(|state| timeout(*state, &defaults) / 1000).collect();
-        assert_eq!(seconds, [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300]);
+        assert_eq!(seconds[..12], [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300]);
+        // By the kernel's listings, some time after a packet.
+        assert_eq!(seconds[12..], [4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61]);
         let set = Timeouts { tcp: 1, tcp_fin: 2, udp: 3 };
         assert_eq!(timeout(State::Established, &set), 1);
         assert_eq!((timeout(State::FinWait, &set), timeout(State::TimeWait, &set)), (2, 120_000));

@@ -309,9 +309,10 @@ fn other_transport(frame: &Frame<'_>, family: Family, protocol: u8, place: Place
             }
             let ports = Transport::ports(&[sctp[0], sctp[1], sctp[2], sctp[3]]);
             let end = frame.data.len().min(offset + length);
-            match frame.data.get(offset..end).and_then(sctp::chunks) {
-                Some(chunks) => ports.with_chunks(chunks),
-                None => ports,
+            match sctp::chunks(frame.data.get(offset..end).unwrap_or_default(), length) {
+                Ok(Some(chunks)) => ports.with_chunks(chunks),
+                Ok(None) => ports,
+                Err(needed) => return Err(frame.short(offset + needed)),
             }
         }
         protocol::ICMP | protocol::ICMPV6 => {

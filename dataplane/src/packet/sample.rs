@@ -1,9 +1,9 @@
 //! Frames for tests: a deterministic generator that knows what it has made.
 
-use super::checksum;
 use super::headers::{
-    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS,
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, tcp,
 };
+use super::{checksum, sctp};
 use crate::flow::protocol;
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -198,6 +198,12 @@ fn transport(random: &mut Random, headers: &mut Headers, piece: Piece) -> Vec<u8
         data.resize(data.len().next_multiple_of(8), 0);
     } else if piece == Piece::Whole && headers.protocol == protocol::SCTP {
         data.truncate(12 + random.below(9));
+    }
+    if headers.protocol == protocol::SCTP
+        && let Some(chunks) = sctp::chunks(&data, data.len()).unwrap()
+    {
+        headers.icmp_type = chunks.event as u8;
+        headers.tcp_flags = if chunks.init { tcp::SYN } else { 0 } | if chunks.abort { tcp::RST } else { 0 };
     }
     data
 }

@@ -87,16 +87,26 @@ pub(super) struct Chunks {
     pub(super) event: Event,
 }
 
-/// Reads the first chunk of an SCTP packet, and the one behind a cookie: an ABORT there counts, as in the kernel. `None` when there
-/// is no chunk. Lengths that chunks claim are only believed within the packet.
-pub(super) fn chunks(packet: &[u8]) -> Option<Chunks> {
-    let first = chunk::<CHUNK>(packet, HEADER)?;
-    let length = usize::from(be16(first[2], first[3]));
-    let aborted = matches!(first[0], COOKIE_ECHO | COOKIE_ACK)
-        && length >= CHUNK
-        && chunk::<CHUNK>(packet, HEADER + length.next_multiple_of(4)).is_some_and(|next| next[0] == ABORT);
-    let event = if aborted { Event::Abort } else { Event::of_type(first[0]) };
-    Some(Chunks { init: first[0] == INIT, abort: first[0] == ABORT, event })
+/// Reads the first chunk of an SCTP packet of `length` bytes, and the one behind a cookie: an ABORT there counts, as in the kernel.
+/// `packet` is what of it is in the first segment. `None` when there is no chunk; lengths that chunks claim are only believed within
+/// the packet.
+///
+/// # Errors
+///
+/// How many bytes of the packet are needed, where the first segment has less.
+pub(super) fn chunks(packet: &[u8], length: usize) -> Result<Option<Chunks>, usize> {
+    if length < HEADER + CHUNK {
+        return Ok(None);
+    }
+    let first = chunk::<CHUNK>(packet, HEADER).ok_or(HEADER + CHUNK)?;
+    let own = usize::from(be16(first[2], first[3]));
+    let next = HEADER + own.next_multiple_of(4);
+    let mut event = Event::of_type(first[0]);
+    if matches!(first[0], COOKIE_ECHO | COOKIE_ACK) && own >= CHUNK && next + CHUNK <= length {
+        let next = chunk::<CHUNK>(packet, next).ok_or(next + CHUNK)?;
+        event = if next[0] == ABORT { Event::Abort } else { event };
+    }
+    Ok(Some(Chunks { init: first[0] == INIT, abort: first[0] == ABORT, event }))
 }
 
 /// The reversed polynomial of CRC32c (RFC 9260, appendix A).
@@ -166,8 +176,12 @@ mod tests {
         [&[0; HEADER], chunks].concat()
     }
 
+    fn read(bytes: &[u8]) -> Option<Chunks> {
+        chunks(bytes, bytes.len()).unwrap()
+    }
+
     fn event(bytes: &[u8]) -> Option<Event> {
-        chunks(&packet(bytes)).map(|chunks| chunks.event)
+        read(&packet(bytes)).map(|chunks| chunks.event)
     }
 
     #[test]
@@ -181,7 +195,7 @@ mod tests {
             assert_eq!(Event::from_number(expected as u8), Some(expected));
         }
         assert_eq!((Event::from_number(0), Event::from_number(11)), (None, None));
-        let init = chunks(&packet(&[1, 0, 0, 4]));
+        let init = read(&packet(&[1, 0, 0, 4]));
         assert_eq!(init.map(|chunks| (chunks.init, chunks.abort)), Some((true, false)));
     }
 
@@ -194,10 +208,10 @@ mod tests {
         assert_eq!(event(&[10, 0, 0, 0, 6, 0, 0, 4]), Some(Event::CookieEcho));
         assert_eq!(event(&[10, 0, 0xff, 0xff, 6, 0, 0, 4]), Some(Event::CookieEcho));
         assert_eq!(event(&[10, 0, 0, 4, 6, 0, 0]), Some(Event::CookieEcho));
-        let behind_cookie = chunks(&packet(&[10, 0, 0, 4, 6, 0, 0, 4]));
+        let behind_cookie = read(&packet(&[10, 0, 0, 4, 6, 0, 0, 4]));
         assert!(behind_cookie.is_some_and(|chunks| !chunks.abort), "the packet begins with a cookie");
         assert_eq!(event(&[0, 0, 0]), None);
-        assert_eq!(chunks(&[0; 5]), None);
+        assert_eq!(read(&[0; 5]), None);
     }
 
     #[test]
@@ -218,7 +232,12 @@ mod tests {
 
         #[test]
         fn chunks_are_read_within_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert_eq!(chunks(&bytes).is_some(), bytes.len() >= HEADER + CHUNK);
+            let whole = read(&bytes);
+            prop_assert_eq!(whole.is_some(), bytes.len() >= HEADER + CHUNK);
+            for length in 0..bytes.len() {
+                let first = chunks(&bytes[..length], bytes.len());
+                prop_assert!(first == Ok(whole) || first.is_err_and(|needed| needed > length && needed <= bytes.len()));
+            }
         }
 
         #[test]

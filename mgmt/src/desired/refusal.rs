@@ -7,7 +7,7 @@ use super::{
     ClientMask, Family, MARK_RULES_MAX, MarkRule, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
     WEIGHT_MAX,
 };
-use crate::address::{Endpoint, Protocol, Server};
+use crate::address::{Endpoint, Server};
 
 /// Why a change to the desired state was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
