@@ -215,7 +215,7 @@ impl<P: Packet> Engine<P> {
                 self.piece_asked_about(port, packet, headers, (learned, left), turn);
             }
             Redirect::Ask { left, learned: None } => {
-                self.enter(port, packet, headers.following(), left, turn)
+                self.enter(port, packet, headers.following(), left, turn);
             }
         }
     }

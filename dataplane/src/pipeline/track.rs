@@ -30,8 +30,7 @@ impl<P: Packet> Core<P> {
                 self.change_state(line, state, new);
                 state = new;
             }
-        }
-        if headers.protocol == protocol::SCTP {
+        } else if headers.protocol == protocol::SCTP {
             state = self.follow_chunks(line, headers, Sender::Client);
         }
         line.count_packet();
