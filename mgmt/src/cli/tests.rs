@@ -93,6 +93,11 @@ fn long_and_short_options_mean_the_same() {
             "uvsctl service delete -u 1.2.3.4:53 --wait",
             "- service udp 1.2.3.4:53",
         ),
+        (
+            "uvsctl service delete --sctp 1.2.3.4:53",
+            "uvsctl service delete --sctp=1.2.3.4:53",
+            "- service sctp 1.2.3.4:53",
+        ),
     ];
     for (long, short, meaning) in pairs {
         assert_eq!(change(long), change(short));
@@ -121,7 +126,7 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ),
         ("uvsctl mark add", "--mark"),
         ("uvsctl mark add -f 1 --destination-ports 80", "--protocol"),
-        ("uvsctl mark add -f 1 --protocol icmp", "write tcp or udp"),
+        ("uvsctl mark add -f 1 --protocol icmp", "write tcp, udp or sctp"),
         ("uvsctl mark add -f 1 --source 10.0.0.0", "write 10.0.0.0/24"),
         ("uvsctl settings set", "NAME=VALUE"),
         ("uvsctl timeouts set --tcp=-1", "-1"),
@@ -129,7 +134,7 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ("uvsctl connection list --service mark/0", "write mark/3"),
         ("uvsctl destination add --tcp 1.2.3.4:80 --direct", "--server"),
         ("uvsctl destination add --tcp 1.2.3.4:80 --server 1.2.3.5 --weight=-1", "-1"),
-        ("uvsctl connection list --service sctp/1.2.3.4:80", "write tcp/ADDR:PORT or udp/ADDR:PORT"),
+        ("uvsctl connection list --service icmp/1.2.3.4:80", "udp/ADDR:PORT or sctp/ADDR:PORT"),
         ("uvsctl statsu", "stats"),
     ] {
         let error = Arguments::try_parse_from(line.split_whitespace()).unwrap_err();

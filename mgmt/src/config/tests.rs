@@ -177,7 +177,6 @@ address = "192.168.132.254:0"
         "17:7 20 is not in the range 576 to 9600",
         "19:2 unknown field `wrokers`",
         "did you mean `workers`?",
-        "23:12 services of protocol sctp are not forwarded",
         "29:13 unknown variant `random`",
         "32:12 weight 2147483648 is too great",
         "36:21 lower threshold 6 is above upper threshold 5",

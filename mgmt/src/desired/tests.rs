@@ -127,7 +127,6 @@ fn refusals_carry_the_kernels_names_and_change_nothing() {
         ),
         (add_service(ServiceSpec { persistent: TIMEOUT_MAX_S + 1, ..service(1) }), "ERANGE"),
         (add_service(at(Protocol::Tcp, "224.0.0.1:80")), "EINVAL"),
-        (add_service(at(Protocol::Sctp, "192.168.132.1:80")), "EPROTONOSUPPORT"),
         (with_method(Method::Tunnel(Tunnel { kind: TunnelKind::Gue, ..Tunnel::default() })), "EINVAL"),
         (
             Change::TimeoutsSet(TimeoutsSet { tcp: Some(TIMEOUT_MAX_S + 1), ..TimeoutsSet::default() }),

@@ -159,8 +159,6 @@ fn play(
             }
             Entry::Packets if count() => continue,
             Entry::Packets => break,
-            // The director does not forward it (yet), and says so.
-            Entry::Step(step) if name == DIRECTOR && step.command.contains("--sctp-service") => continue,
             Entry::Step(step) => step,
         };
         let output = Command::new("sh")
