@@ -6,7 +6,7 @@
 UPLOAD_PORT=8090
 LARGE_BYTES=100000000
 # For a transfer that shall last a few seconds.
-SLOW_BYTES=30000000
+SLOW_BYTES=20000000
 SLOW_RATE=8M
 
 # Files on the servers and on the client (one folder), and who takes uploads; the services for them too.
