@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use dataplane::connection::flags;
 use rustix::io::Errno;
 
 use super::answer::Responder;
@@ -61,8 +62,7 @@ pub(super) fn write(director: &Responder<'_>, name: &[u8], dump: &mut Dump<'_>) 
         b"ip_vs_stats_percpu" => {
             totals_by_cpu(&stats(director)?).iter().try_for_each(|line| pieces.line(line))?;
         }
-        // Protocols with helpers, of which the kernel has FTP.
-        b"ip_vs_app" => pieces.line("prot port    usecnt name")?,
+        b"ip_vs_app" => helpers(director, &mut pieces)?,
         _ => return Err(Errno::NOENT.into()),
     }
     pieces.flush()
@@ -146,17 +146,37 @@ fn connections(
 ) -> Result<(), Unanswered> {
     let rest = if origin { "Origin Expires" } else { "Expires PEName PEData" };
     pieces.line(&format!("Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       {rest}"))?;
+    each_connection(director, |entry| pieces.line(&connection_line(entry, origin)))
+}
+
+fn each_connection(
+    director: &Responder<'_>,
+    mut each: impl FnMut(&ConnectionEntry) -> Result<(), Unanswered>,
+) -> Result<(), Unanswered> {
     let mut query = ConnectionQuery::default();
     loop {
         let Response::Connections(page) = director.ask(Request::ConnectionList(query))? else {
             return Err(Errno::IO.into());
         };
-        page.connections.iter().try_for_each(|entry| pieces.line(&connection_line(entry, origin)))?;
+        page.connections.iter().try_for_each(&mut each)?;
         match page.next {
             Some(cursor) => query = ConnectionQuery { cursor: Some(cursor), ..ConnectionQuery::default() },
             None => return Ok(()),
         }
     }
+}
+
+/// The protocols whose data connections are followed, of which there is FTP, with the connections that need it.
+fn helpers(director: &Responder<'_>, pieces: &mut Pieces<'_, '_>) -> Result<(), Unanswered> {
+    const FTP: u16 = 21;
+    let mut users = 0_u64;
+    each_connection(director, |entry| {
+        let control = entry.protocol == EntryProtocol::Tcp && entry.virtual_address.port == FTP;
+        users += u64::from(control && !entry.template && entry.flags & flags::METHOD == flags::MASQUERADE);
+        Ok(())
+    })?;
+    pieces.line("prot port    usecnt name")?;
+    pieces.line(&format!("TCP  {FTP:<7} {users:<6} {:<17}", "ftp"))
 }
 
 fn connection_line(entry: &ConnectionEntry, origin: bool) -> String {

@@ -74,7 +74,7 @@ pub struct Cursors {
     clients: BTreeSet<String>,
     /// Services with such connections: whoever reads their counts may choose differently, too.
     services: BTreeSet<String>,
-    /// Servers of stray connections, the kernel's and ours, by client.
+    /// Where replies of stray connections come from, with the kernel and with us, by client.
     servers: BTreeMap<String, Vec<(Server, Server)>>,
     shares: BTreeMap<String, Shares>,
     /// A stray connection's packet came out differently, or counts went with a server, so that sums may differ.
@@ -124,6 +124,9 @@ impl Cursors {
             all.iter().find(|one| one.link == SERVERS).map(|one| server(&decode::frame(&one.frame)))
         };
         let chosen = [to(&record.out), to(out)];
+        let replying = |all: &[Emitted]| {
+            all.iter().find(|one| one.link == SERVERS).map(|one| server(&innermost(&one.frame)))
+        };
         if let Some(service) = service.filter(|_| packet.link != SERVERS) {
             let decision =
                 if service.persistent { format!("{} {client}", service.name) } else { name.clone() };
@@ -135,11 +138,9 @@ impl Cursors {
                 [Some(kernel), Some(ours)] if kernel != ours && (service.cursor || follows) => {
                     self.services.insert(service.name.clone());
                     self.stray(&name, &client);
-                    let pair = (kernel.clone(), ours.clone());
                     let known = self.servers.entry(client_end(&name)).or_default();
-                    if !known.contains(&pair) {
-                        known.push(pair);
-                    }
+                    known.extend(replying(&record.out).zip(replying(out)));
+                    known.dedup();
                 }
                 // Only one of the two servers takes it.
                 [Some(_), None] | [None, Some(_)] if follows => self.stray(&name, &client),
@@ -272,15 +273,26 @@ fn add(sums: &mut Vec<u64>, line: &str) {
     }
 }
 
-/// A packet's fields but for those that say which server it goes to, and how.
-fn core(frame: &[u8]) -> Vec<decode::Field> {
+/// The fields of what a tunnel carries, of other packets their own; the frame's addresses stay.
+fn innermost(frame: &[u8]) -> Vec<decode::Field> {
     let mut fields = decode::frame(frame);
     for layer in ["tunnel.", "gre.", "gue."] {
         if fields.iter().any(|field| field.name.starts_with(&format!("{layer}ip."))) {
-            fields.retain(|field| field.name.starts_with(layer) && !field.name.ends_with(".header"));
-            fields.iter_mut().for_each(|field| field.name = field.name[layer.len()..].to_owned());
+            fields.retain(|field| {
+                field.name.starts_with("eth.")
+                    || field.name.starts_with(layer) && !field.name.ends_with(".header")
+            });
+            for field in &mut fields {
+                field.name = field.name.trim_start_matches(layer).to_owned();
+            }
         }
     }
+    fields
+}
+
+/// A packet's fields but for those that say which server it goes to, and how.
+fn core(frame: &[u8]) -> Vec<decode::Field> {
+    let mut fields = innermost(frame);
     // An error made here has an identification of its own.
     let error = fields.iter().any(|field| field.name.starts_with("quoted."));
     let of_server = |field: &decode::Field| {
