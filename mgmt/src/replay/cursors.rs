@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use dataplane::flow::protocol::TCP;
+use dataplane::flow::protocol::{TCP, UDP};
 use dataplane::packet::{Parsed, checksum};
 
 use crate::address::Mac;
@@ -18,13 +18,15 @@ use super::text;
 use super::trace::{Action, Emitted, Record};
 
 /// Fields that say which server a packet goes to, and how: in quoted packets too, and the MTU of the way there.
-const OF_SERVER: [&str; 14] = [
+const OF_SERVER: [&str; 16] = [
     "ip.dst",
     "ip.checksum",
     "tcp.dst",
     "tcp.checksum",
     "udp.dst",
     "udp.checksum",
+    "sctp.dst",
+    "sctp.checksum",
     "icmp.checksum",
     "icmp.rest",
     "quoted.ip.src",
@@ -309,7 +311,10 @@ fn value(fields: &[decode::Field], name: &str) -> String {
 }
 
 fn source_port(fields: &[decode::Field]) -> String {
-    let port = ["tcp.src", "udp.src"].iter().map(|name| value(fields, name)).find(|port| !port.is_empty());
+    let port = ["tcp.src", "udp.src", "sctp.src"]
+        .iter()
+        .map(|name| value(fields, name))
+        .find(|port| !port.is_empty());
     port.unwrap_or_default()
 }
 
@@ -331,7 +336,7 @@ fn replace_source(frame: &mut [u8], (mac, ip, port): &Server) -> bool {
     };
     let transport = usize::from(headers.transport);
     let checksum_at = transport + if headers.protocol == TCP { 16 } else { 6 };
-    if frame.len() < checksum_at + 2 {
+    if frame.len() < checksum_at + 2 || !matches!(headers.protocol, TCP | UDP) {
         return false;
     }
     let words = |frame: &[u8]| {
@@ -356,7 +361,10 @@ fn replace_source(frame: &mut [u8], (mac, ip, port): &Server) -> bool {
 }
 
 fn server(fields: &[decode::Field]) -> Server {
-    let port = ["tcp.dst", "udp.dst"].iter().map(|name| value(fields, name)).find(|port| !port.is_empty());
+    let port = ["tcp.dst", "udp.dst", "sctp.dst"]
+        .iter()
+        .map(|name| value(fields, name))
+        .find(|port| !port.is_empty());
     (value(fields, "eth.dst"), value(fields, "ip.dst"), port.unwrap_or_default())
 }
 
@@ -365,7 +373,11 @@ fn flow(packet: &Emitted) -> Option<(String, String)> {
     let fields = decode::frame(&packet.frame);
     let quoted = fields.iter().any(|field| field.name == "quoted.ip.src");
     let at = |name: &str| value(&fields, &if quoted { format!("quoted.{name}") } else { name.to_owned() });
-    let protocol = if at("tcp.src").is_empty() { "UDP" } else { "TCP" };
+    let known = ["TCP", "UDP", "SCTP"];
+    let protocol = known
+        .into_iter()
+        .find(|name| !at(&format!("{}.src", name.to_lowercase())).is_empty())
+        .unwrap_or("IP");
     let transport = protocol.to_lowercase();
     let end = |side: &str| {
         let (ip, port) = (at(&format!("ip.{side}")), at(&format!("{transport}.{side}")));

@@ -130,6 +130,7 @@ impl Fields {
         match protocol {
             6 if bytes.len() >= 8 => self.tcp(bytes),
             17 if bytes.len() >= 8 => self.udp(bytes, depth),
+            132 if bytes.len() >= 12 => self.sctp(bytes),
             1 | 58 if bytes.len() >= 8 => self.icmp(protocol, bytes, depth),
             4 | 41 => self.inside("tunnel", bytes, depth),
             47 if bytes.len() >= 4 => {
@@ -176,6 +177,17 @@ impl Fields {
             }
             None => self.payload(rest),
         }
+    }
+
+    fn sctp(&mut self, bytes: &[u8]) {
+        self.add("sctp.src", word(bytes, 0));
+        self.add("sctp.dst", word(bytes, 2));
+        self.add("sctp.tag", to_hex(&bytes[4..8]));
+        self.add("sctp.checksum", to_hex(&bytes[8..12]));
+        if let Some(chunk) = bytes.get(12) {
+            self.add("sctp.chunk", chunk);
+        }
+        self.payload(&bytes[12..]);
     }
 
     fn icmp(&mut self, protocol: u8, bytes: &[u8], depth: usize) {
@@ -250,6 +262,8 @@ mod tests {
         assert_eq!(value(&quoting, "icmp.rest"), "0000 0578");
         assert_eq!(value(&quoting, "quoted.tcp.dst"), "80");
         assert!(summary(&plain).contains("tcp.dst 80"));
+        let init = frame(&packet(132, &[4, 0, 0, 80, 0, 0, 0, 9, 1, 2, 3, 4, 1, 0, 0, 4]));
+        assert_eq!((value(&init, "sctp.dst"), value(&init, "sctp.chunk")), ("80".to_owned(), "1".to_owned()));
     }
 
     #[test]
