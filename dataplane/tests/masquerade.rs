@@ -384,23 +384,6 @@ fn icmp_errors_that_lie_are_dropped_or_the_kernels() {
     assert_eq!(gateway.receive(CLIENTS, &last_hop), [], "an error is never answered by one");
 }
 
-/// The pieces of a datagram, in the order they are sent.
-fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
-    let whole = frame.clone().udp();
-    let data = &whole[34..];
-    let chunks = data.chunks(most).enumerate();
-    chunks
-        .map(|(index, chunk)| {
-            let mut piece = frame.ip(17, chunk);
-            let offset = u16::try_from(index * most / 8).unwrap();
-            let more = if (index + 1) * most < data.len() { 0x2000 } else { 0 };
-            piece[20..22].copy_from_slice(&(offset | more).to_be_bytes());
-            checksum::fill_header(&mut piece[14..34]);
-            piece
-        })
-        .collect()
-}
-
 #[test]
 fn fragments_are_translated_both_ways_in_any_order() {
     for (workers, steering) in [(1, Steering::Client), (3, Steering::Client), (3, Steering::Flow)] {

@@ -373,23 +373,6 @@ fn a_tunnel_in_a_tunnel_and_back_to_the_virtual_address_is_the_kernels() {
     assert_eq!(gateway.receive(CLIENTS, &frame), [Outcome::Punted(PuntClass::Stray, CLIENTS, frame)]);
 }
 
-/// The pieces of a datagram, in the order they are sent.
-fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
-    let whole = frame.clone().udp();
-    let data = &whole[34..];
-    let chunks = data.chunks(most).enumerate();
-    chunks
-        .map(|(index, chunk)| {
-            let mut piece = frame.ip(17, chunk);
-            let offset = u16::try_from(index * most / 8).unwrap();
-            let more = if (index + 1) * most < data.len() { 0x2000 } else { 0 };
-            piece[20..22].copy_from_slice(&(offset | more).to_be_bytes());
-            checksum::fill_header(&mut piece[14..34]);
-            piece
-        })
-        .collect()
-}
-
 /// Puts IPv4 fragments together: the whole packet, if they are all there.
 fn together(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut parts: Vec<(usize, &[u8])> = Vec::new();

@@ -9,7 +9,7 @@
 
 use dataplane::bench::{Director, DirectorConfig, Frame, Outcome};
 use dataplane::id::{DestinationSlot, PortId, WorkerId};
-use dataplane::packet::HeapPacket;
+use dataplane::packet::{HeapPacket, checksum};
 use dataplane::snapshot::editor::{DestinationSpec, Editor, Limits, ServiceSpec};
 use dataplane::snapshot::{
     Method, NextHop, PortView, Route, RouteView, Routes, SchedulerKind, ServiceKey, Settings,
@@ -228,4 +228,21 @@ pub fn towards_server(frame: Frame, server: IpAddr) -> Frame {
 /// What the director sends towards clients.
 pub fn towards_client(frame: Frame) -> Frame {
     Frame { destination_mac: ROUTER, source_mac: CLIENT_SIDE, ttl: frame.ttl - 1, ..frame }
+}
+
+/// The pieces of a datagram, in the order they are sent.
+pub fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
+    let whole = frame.clone().udp();
+    let data = &whole[34..];
+    let chunks = data.chunks(most).enumerate();
+    chunks
+        .map(|(index, chunk)| {
+            let mut piece = frame.ip(17, chunk);
+            let offset = u16::try_from(index * most / 8).unwrap();
+            let more = if (index + 1) * most < data.len() { 0x2000 } else { 0 };
+            piece[20..22].copy_from_slice(&(offset | more).to_be_bytes());
+            checksum::fill_header(&mut piece[14..34]);
+            piece
+        })
+        .collect()
 }
