@@ -5,8 +5,8 @@
 # The port where uploads are answered with their hash.
 UPLOAD_PORT=8090
 LARGE_BYTES=100000000
-# For a transfer that shall last a few seconds.
-SLOW_BYTES=20000000
+# For a transfer that shall last a few seconds, most of it more than both ends' buffers hold.
+SLOW_BYTES=40000000
 SLOW_RATE=8M
 
 # Files on the servers and on the client (one folder), and who takes uploads; the services for them too.
