@@ -10,6 +10,7 @@ use crate::engine::{Core, Sink};
 use crate::id::{DestinationSlot, PortId};
 use crate::packet::{Family, Headers, Packet, checksum};
 use crate::snapshot::TunnelChecksum;
+use crate::steering::fragments::MOST_PIECES;
 
 const HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -19,7 +20,7 @@ struct Stream<'a> {
     /// Ethernet and outer IP header.
     front: &'a [u8],
     /// What follows it, in order.
-    parts: Vec<&'a [u8]>,
+    parts: [&'a [u8]; MOST_PIECES as usize],
     length: usize,
 }
 
@@ -99,12 +100,17 @@ impl<P: Packet> Core<P> {
 fn stream_of<P: Packet>(pieces: &[Piece<P>], network: usize, present: usize) -> Option<Stream<'_>> {
     let (first, others) = pieces.split_first()?;
     let (front, start) = first.packet.data().get(..present)?.split_at_checked(network + HEADER)?;
-    let mut parts = vec![start];
-    for Piece { packet, headers, .. } in others {
+    let mut parts: [&[u8]; MOST_PIECES as usize] = [&[]; MOST_PIECES as usize];
+    let (head, places) = parts.split_first_mut()?;
+    *head = start;
+    if others.len() > places.len() {
+        return None;
+    }
+    for (place, Piece { packet, headers, .. }) in places.iter_mut().zip(others) {
         let data = packet.data();
         let at = usize::from(headers.network);
         let header = usize::from(data.get(at)? & 0x0f) * 4;
-        parts.push(data.get(at + header..at + headers.ip_length as usize)?);
+        *place = data.get(at + header..at + headers.ip_length as usize)?;
     }
     let length = parts.iter().map(|part| part.len()).sum();
     Some(Stream { front, parts, length })
