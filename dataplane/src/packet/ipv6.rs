@@ -1,7 +1,7 @@
 //! IPv6 and its extension headers (RFC 8200), followed within bounds.
 
 use super::headers::{DONT_FRAGMENT, Family, Headers, be16, chunk, long, short};
-use super::parse::{self, Frame, INVALID, MALFORMED, Parsed, Place, Refusal, Result};
+use super::parse::{self, Frame, INVALID, MALFORMED, Place, Refusal, Result};
 use crate::counters::DropReason;
 use crate::exception::PuntClass;
 
@@ -19,16 +19,16 @@ const DESTINATION_OPTIONS: u8 = 60;
 const TOO_MANY: Refusal = Refusal::Drop(DropReason::ExtensionHeaders);
 
 #[inline(always)]
-pub(super) fn parse(frame: &Frame<'_>, network: usize) -> Parsed {
-    let Some(header) = chunk::<8>(frame.data, network) else { return frame.short(network + HEADER).into() };
+pub(super) fn parse(into: &mut Headers, frame: &Frame<'_>, network: usize) -> Result<()> {
+    let Some(header) = chunk::<8>(frame.data, network) else { return Err(frame.short(network + HEADER)) };
     if frame.data.len() < network + HEADER {
-        return frame.short(network + HEADER).into();
+        return Err(frame.short(network + HEADER));
     }
     let length = usize::from(be16(header[4], header[5]));
     let place = Place { offset: network + HEADER, length };
     // A payload length of 0 is a jumbogram, or nothing at all.
     if header[0] >> 4 != 6 || length == 0 || place.offset + length > frame.total_length {
-        return MALFORMED.into();
+        return Err(MALFORMED);
     }
     let headers = Headers {
         network: short(network),
@@ -47,23 +47,22 @@ pub(super) fn parse(frame: &Frame<'_>, network: usize) -> Parsed {
         flags: DONT_FRAGMENT,
     };
     if is_extension(headers.protocol) {
-        return extended(frame, headers, place);
+        *into = headers;
+        return extended(into, frame, place);
     }
-    headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false))
+    *into = headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
+    Ok(())
 }
 
 /// A packet with extension headers, `place` being the first.
 #[cold]
-fn extended(frame: &Frame<'_>, mut headers: Headers, mut place: Place) -> Parsed {
-    match extensions(frame, &mut headers, &mut place) {
-        Ok(None) => {}
-        Ok(Some(Piece { data, offset, more })) => {
-            let piece = Place { offset: data, length: place.length + place.offset - data };
-            return parse::fragment(frame, headers, piece, place, offset, more);
-        }
-        Err(refusal) => return refusal.into(),
+fn extended(headers: &mut Headers, frame: &Frame<'_>, mut place: Place) -> Result<()> {
+    if let Some(Piece { data, offset, more }) = extensions(frame, headers, &mut place)? {
+        let piece = Place { offset: data, length: place.length + place.offset - data };
+        return parse::fragment(headers, frame, piece, place, offset, more);
     }
-    headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false))
+    *headers = headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
+    Ok(())
 }
 
 /// What a fragment header says of a piece.

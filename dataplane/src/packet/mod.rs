@@ -17,7 +17,7 @@ mod tests;
 
 pub use headers::{Family, Headers, WireAddress, tcp};
 pub use heap::HeapPacket;
-pub use parse::{Parsed, destination_mac, parse, source_mac};
+pub use parse::{Parsed, Refusal, destination_mac, parse, parse_into, source_mac};
 
 /// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.
 ///

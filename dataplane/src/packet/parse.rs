@@ -28,11 +28,14 @@ pub enum Parsed {
 
 /// A frame that is no flow. Kept small, since a `Result` of it goes through every step of the hot path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// For the kernel: not IP, not unicast, or of the neighbour protocols.
     Punt(PuntClass),
+    /// To be dropped.
     Drop(DropReason),
 }
 
+/// What is read from a frame.
 pub(super) type Result<T> = std::result::Result<T, Refusal>;
 
 impl From<Refusal> for Parsed {
@@ -121,51 +124,61 @@ pub fn source_mac(data: &[u8]) -> [u8; 6] {
     bytes(data, 6)
 }
 
+/// Reads the headers of a frame, see [`parse_into`].
+#[must_use]
+pub fn parse(data: &[u8], total_length: usize, segments: u16) -> Parsed {
+    let mut headers = Headers::default();
+    match parse_into(&mut headers, data, total_length, segments) {
+        Ok(()) => Parsed::Flow(headers),
+        Err(refusal) => refusal.into(),
+    }
+}
+
 /// Reads the headers of a frame. `data` is its first segment from the Ethernet header on, `total_length` counts all
 /// `segments`. Nothing is read beyond `data`, whatever lengths the frame claims.
 ///
 /// Ethernet II with up to two VLAN tags (802.1Q, 802.1ad); IPv4 with options and a verified header checksum; IPv6 with at
 /// most 8 extension headers in at most 256 bytes. Transport checksums are not looked at.
-#[inline]
-#[must_use]
-pub fn parse(data: &[u8], total_length: usize, segments: u16) -> Parsed {
+///
+/// The answer is written field by field to where it stays: handing it back by value would copy, right after they were
+/// written, bytes and words by wide loads, and each such load waits until all of them have left the store buffer.
+///
+/// # Errors
+/// What is to be done with a frame that is no flow; `into` holds nothing of use then.
+#[inline(always)]
+pub fn parse_into(into: &mut Headers, data: &[u8], total_length: usize, segments: u16) -> Result<()> {
     let frame = &Frame { data, total_length, segments };
     // Untagged unicast first: with the offset of the IP header known, the rest is straight-line code.
     if let Some(ethernet) = data.first_chunk::<ETHERNET>()
         && ethernet[0] & 1 == 0
     {
         match be16(ethernet[12], ethernet[13]) {
-            ETHERTYPE_IPV4 => return ipv4(frame, ETHERNET),
-            ETHERTYPE_IPV6 => return ipv6::parse(frame, ETHERNET),
+            ETHERTYPE_IPV4 => return ipv4(into, frame, ETHERNET),
+            ETHERTYPE_IPV6 => return ipv6::parse(into, frame, ETHERNET),
             _ => {}
         }
     }
-    uncommon(frame)
+    uncommon(into, frame)
 }
 
 /// Tagged, multicast and non-IP frames.
 #[inline(never)]
-fn uncommon(frame: &Frame<'_>) -> Parsed {
-    let Some(ethernet) = frame.data.first_chunk::<ETHERNET>() else {
-        return frame.short(ETHERNET).into();
-    };
+fn uncommon(into: &mut Headers, frame: &Frame<'_>) -> Result<()> {
+    let Some(ethernet) = frame.data.first_chunk::<ETHERNET>() else { return Err(frame.short(ETHERNET)) };
     let mut ethertype = be16(ethernet[12], ethernet[13]);
     let mut network = ETHERNET;
     while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_PROVIDER) && network < ETHERNET + 8 {
-        let Some(tag) = chunk::<4>(frame.data, network) else { return frame.short(network + 4).into() };
+        let Some(tag) = chunk::<4>(frame.data, network) else { return Err(frame.short(network + 4)) };
         ethertype = be16(tag[2], tag[3]);
         network += 4;
     }
-    let parsed = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, network),
-        ETHERTYPE_IPV6 => ipv6::parse(frame, network),
-        ETHERTYPE_ARP => Parsed::Punt(PuntClass::Control),
-        _ => Parsed::Punt(PuntClass::Local),
-    };
-    match parsed {
-        Parsed::Flow(headers) if ethernet[0] & 1 != 0 => Parsed::Punt(multicast_class(frame.data, &headers)),
-        parsed => parsed,
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(into, frame, network)?,
+        ETHERTYPE_IPV6 => ipv6::parse(into, frame, network)?,
+        ETHERTYPE_ARP => return Err(Refusal::Punt(PuntClass::Control)),
+        _ => return Err(Refusal::Punt(PuntClass::Local)),
     }
+    if ethernet[0] & 1 == 0 { Ok(()) } else { Err(Refusal::Punt(multicast_class(frame.data, into))) }
 }
 
 /// The class of a multicast or broadcast packet: control for the routing protocols' link-local groups (224.0.0.0/24,
@@ -186,30 +199,33 @@ fn multicast_class(data: &[u8], headers: &Headers) -> PuntClass {
     if link_local && control { PuntClass::Control } else { PuntClass::Local }
 }
 
-// Every way out below returns a `Parsed` at once instead of passing `Headers` through `Result`s: their fields then stay in
-// registers until they are written to where the caller wants them.
-
 #[inline(always)]
-fn ipv4(frame: &Frame<'_>, network: usize) -> Parsed {
-    let Some(header) = chunk::<20>(frame.data, network) else { return frame.short(network + 20).into() };
+fn ipv4(into: &mut Headers, frame: &Frame<'_>, network: usize) -> Result<()> {
+    let Some(header) = chunk::<20>(frame.data, network) else { return Err(frame.short(network + 20)) };
     if header[0] != 0x45 {
-        return with_options(frame, network, header);
+        return with_options(into, frame, network, header);
     }
     if !checksum::plain_header_valid(header) {
-        return Parsed::Drop(DropReason::HeaderChecksum);
+        return Err(Refusal::Drop(DropReason::HeaderChecksum));
     }
-    ipv4_checked(frame, network, header, 20)
+    ipv4_checked(into, frame, network, header, 20)
 }
 
 /// An IPv4 packet whose header has the right version and checksum.
 #[inline(always)]
-fn ipv4_checked(frame: &Frame<'_>, network: usize, header: &[u8; 20], header_length: usize) -> Parsed {
+fn ipv4_checked(
+    into: &mut Headers,
+    frame: &Frame<'_>,
+    network: usize,
+    header: &[u8; 20],
+    header_length: usize,
+) -> Result<()> {
     const DONT: u16 = 0x4000;
     const MORE: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
     let ip_length = usize::from(be16(header[2], header[3]));
     if ip_length < header_length || network + ip_length > frame.total_length {
-        return MALFORMED.into();
+        return Err(MALFORMED);
     }
     let bits = be16(header[6], header[7]);
     let place = Place { offset: network + header_length, length: ip_length - header_length };
@@ -231,39 +247,35 @@ fn ipv4_checked(frame: &Frame<'_>, network: usize, header: &[u8; 20], header_len
             | if header_length > 20 { OPTIONS } else { 0 },
     };
     if bits & (MORE | OFFSET) != 0 {
-        return fragment(frame, headers, place, place, (bits & OFFSET) * 8, bits & MORE != 0);
+        *into = headers;
+        return fragment(into, frame, place, place, (bits & OFFSET) * 8, bits & MORE != 0);
     }
-    headers.with(transport(frame, headers.family, headers.protocol, place, false))
+    *into = headers.with(transport(frame, headers.family, headers.protocol, place, false)?);
+    Ok(())
 }
 
 impl Headers {
     #[inline(always)]
-    pub(super) fn with(self, transport: Result<Transport>) -> Parsed {
-        match transport {
-            Ok(Transport(bits)) => {
-                let [.., icmp_type, tcp_flags, a, b, c, d] = bits.to_be_bytes();
-                let (source_port, destination_port) = (be16(a, b), be16(c, d));
-                Parsed::Flow(Self { source_port, destination_port, tcp_flags, icmp_type, ..self })
-            }
-            Err(refusal) => refusal.into(),
-        }
+    pub(super) fn with(self, Transport(bits): Transport) -> Self {
+        let [.., icmp_type, tcp_flags, a, b, c, d] = bits.to_be_bytes();
+        Self { source_port: be16(a, b), destination_port: be16(c, d), tcp_flags, icmp_type, ..self }
     }
 }
 
 /// An IPv4 packet whose header is not the usual 20 bytes.
 #[cold]
-fn with_options(frame: &Frame<'_>, network: usize, header: &[u8; 20]) -> Parsed {
+fn with_options(into: &mut Headers, frame: &Frame<'_>, network: usize, header: &[u8; 20]) -> Result<()> {
     let length = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || length < 20 {
-        return MALFORMED.into();
+        return Err(MALFORMED);
     }
     let Some(whole) = frame.data.get(network..network + length) else {
-        return frame.short(network + length).into();
+        return Err(frame.short(network + length));
     };
     if !checksum::header_valid(whole) {
-        return Parsed::Drop(DropReason::HeaderChecksum);
+        return Err(Refusal::Drop(DropReason::HeaderChecksum));
     }
-    ipv4_checked(frame, network, header, length)
+    ipv4_checked(into, frame, network, header, length)
 }
 
 /// Reads a transport header; `first` says that it is in the first piece of a datagram.
@@ -336,21 +348,21 @@ fn too_short(frame: &Frame<'_>, place: Place, needed: usize) -> Refusal {
     if place.length < needed { MALFORMED } else { frame.short(place.offset + needed) }
 }
 
-/// Reads a fragment: `piece` is its data, `offset` where that belongs, `place` the transport header of a first piece: behind
+/// Reads a fragment whose IP header is read: `piece` is its data, `offset` where that belongs, `place` the transport header of a first piece: behind
 /// the extension headers that its data may begin with.
 #[cold]
 pub(super) fn fragment(
+    headers: &mut Headers,
     frame: &Frame<'_>,
-    mut headers: Headers,
     piece: Place,
     place: Place,
     offset: u16,
     more: bool,
-) -> Parsed {
+) -> Result<()> {
     // An empty piece, one that leaves a gap no other can fill, or one that ends beyond the longest datagram.
     let end = usize::from(offset) + piece.length;
     if piece.length == 0 || (more && !piece.length.is_multiple_of(8)) || end > usize::from(u16::MAX) {
-        return INVALID.into();
+        return Err(INVALID);
     }
     headers.fragment_offset = offset;
     headers.fragment_length = short(piece.length);
@@ -360,9 +372,10 @@ pub(super) fn fragment(
         headers.transport = 0;
         // RFC 1858: no later piece may reach into where the transport header's ports and flags are.
         let covers = headers.protocol == protocol::TCP && offset < 20;
-        return if covers { INVALID.into() } else { Parsed::Flow(headers) };
+        return if covers { Err(INVALID) } else { Ok(()) };
     }
     headers.flags |= FIRST_FRAGMENT;
     let transport = transport(frame, headers.family, headers.protocol, place, true);
-    headers.with(transport.map_err(|refusal| if refusal == MALFORMED { INVALID } else { refusal }))
+    *headers = headers.with(transport.map_err(|refusal| if refusal == MALFORMED { INVALID } else { refusal })?);
+    Ok(())
 }

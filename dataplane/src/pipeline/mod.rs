@@ -34,7 +34,7 @@ use crate::exception::PuntClass;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::icmp::Report;
-use crate::packet::{Family, Headers, Packet, Parsed, WireAddress, destination_mac, options};
+use crate::packet::{Family, Headers, Packet, Refusal, WireAddress, destination_mac, options, parse_into};
 use crate::snapshot::Snapshot;
 use answer::Refused;
 use forward::{How, Outgoing};
@@ -136,9 +136,9 @@ impl<P: Packet> Engine<P> {
             self.flows(turn);
         }
         let slot = &mut self.slots.slots[self.slots.count];
-        match crate::packet::parse(packet.data(), packet.total_length(), packet.segments()) {
-            Parsed::Flow(headers) => slot.headers = headers,
-            other => return self.core.no_flow(port, packet, other, turn),
+        let (length, segments) = (packet.total_length(), packet.segments());
+        if let Err(refusal) = parse_into(&mut slot.headers, packet.data(), length, segments) {
+            return self.core.no_flow(port, packet, refusal, turn);
         }
         if destination_mac(packet.data()) != own {
             match self.core.addressee(port, packet.data(), turn.snapshot) {
@@ -193,10 +193,11 @@ impl<P: Packet> Engine<P> {
     /// different snapshots cannot play ball with it.
     fn take_over<S: Sink<P>>(&mut self, redirected: Redirected<P>, turn: &mut Turn<'_, S>) {
         let Redirected { packet, port, redirect } = redirected;
-        let headers = match crate::packet::parse(packet.data(), packet.total_length(), packet.segments()) {
-            Parsed::Flow(headers) => headers,
-            other => return self.core.no_flow(port, packet, other, turn),
-        };
+        let mut headers = Headers::default();
+        let (length, segments) = (packet.total_length(), packet.segments());
+        if let Err(refusal) = parse_into(&mut headers, packet.data(), length, segments) {
+            return self.core.no_flow(port, packet, refusal, turn);
+        }
         match redirect {
             Redirect::FragmentToHome => self.piece_at_home(port, packet, headers, turn),
             Redirect::FragmentToOwner(learned) => self.piece_of_flow(port, packet, headers, learned, turn),
@@ -450,11 +451,10 @@ impl<P: Packet> Core<P> {
 
     /// Not a flow: for the kernel's stack, or for nobody.
     #[cold]
-    fn no_flow<S: Sink<P>>(&mut self, port: PortId, packet: P, parsed: Parsed, turn: &mut Turn<'_, S>) {
-        match parsed {
-            Parsed::Drop(reason) => self.discard(packet, reason),
-            Parsed::Punt(class) => self.punt(class, port, packet, turn.sink),
-            Parsed::Flow(headers) => self.not_ours(port, packet, &headers, turn),
+    fn no_flow<S: Sink<P>>(&mut self, port: PortId, packet: P, refusal: Refusal, turn: &mut Turn<'_, S>) {
+        match refusal {
+            Refusal::Drop(reason) => self.discard(packet, reason),
+            Refusal::Punt(class) => self.punt(class, port, packet, turn.sink),
         }
     }
 
