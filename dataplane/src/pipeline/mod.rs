@@ -1,8 +1,8 @@
 //! A packet's way through the director: the only hot path, read from top to bottom.
 //!
-//! Stages run over bursts of at most [`BURST`] packets: **parse** → **own** → **look up** → **schedule** → **track** →
-//! **rewrite** → **transmit**. Each stage asks for the memory that the next one needs, so that a burst overlaps its cache
-//! misses. What leaves the straight way is in the files beside: `live` (connections that end), `schedule` and `persist` (new
+//! A burst of at most [`BURST`] packets passes the stages **parse** → **own** → **look up** → **schedule** → **track** →
+//! **rewrite** → **transmit** in groups of [`GROUP`]: while one group is parsed, the index buckets of the one before and the
+//! connection lines of the one before that are on their way from memory, so that the processor works while it waits. What leaves the straight way is in the files beside: `live` (connections that end), `schedule` and `persist` (new
 //! ones), `forward` (rewrite), `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP errors
 //! received), `pieces` (fragments), `parking` (unresolved next hops).
 
@@ -27,7 +27,7 @@ pub(crate) use parking::Parking;
 pub use pieces::Learned;
 pub(crate) use pieces::{Lines, Piece};
 
-use crate::connection::{Candidate, ConnectionId, FlowHash, Found, Table};
+use crate::connection::{Candidate, ConnectionId, FlowHash, Table};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::exception::PuntClass;
@@ -44,6 +44,10 @@ use schedule::{Fate, Opened};
 /// Packets in a burst.
 pub const BURST: usize = 32;
 
+/// Packets that pass a stage together. Fewer, and their memory has not come when it is wanted; more, and the first and last
+/// groups of a burst have nothing to overlap with.
+const GROUP: usize = 8;
+
 /// What the stages of one burst have in common.
 pub(crate) struct Turn<'a, S> {
     pub(crate) snapshot: &'a Snapshot,
@@ -59,17 +63,27 @@ pub(crate) struct Slot<P> {
     headers: Headers,
     hash: FlowHash,
     candidate: Candidate,
-    found: Option<Found>,
     port: PortId,
     /// Workers to ask when this one has no connection for it.
     ask: u8,
 }
 
-/// The packets of flows that this worker owns, between stages; at most [`BURST`].
+/// The packets of flows that this worker owns, between stages, in order of arrival.
 #[derive(Debug)]
 pub(crate) struct Slots<P> {
-    slots: Box<[Slot<P>]>,
+    slots: Box<[Slot<P>; BURST]>,
+    /// Packets whose buckets were asked for.
     count: usize,
+    /// Those of the groups before, the next to have their lines asked for.
+    asked: usize,
+    /// Those whose lines were asked for.
+    looked_up: usize,
+    /// Those that went on.
+    finished: usize,
+    /// Those that had no connection.
+    misses: u64,
+    /// Those that were forwarded.
+    forwarded: u64,
 }
 
 impl<P> Slots<P> {
@@ -79,11 +93,18 @@ impl<P> Slots<P> {
             headers: Headers::default(),
             hash: FlowHash::default(),
             candidate: Candidate::default(),
-            found: None,
             port: PortId(0),
             ask: 0,
         };
-        Self { slots: std::iter::repeat_with(empty).take(BURST).collect(), count: 0 }
+        Self {
+            slots: Box::new(std::array::from_fn(|_| empty())),
+            count: 0,
+            asked: 0,
+            looked_up: 0,
+            finished: 0,
+            misses: 0,
+            forwarded: 0,
+        }
     }
 }
 
@@ -105,6 +126,9 @@ impl<P: Packet> Engine<P> {
             packets += 1;
             bytes += packet.total_length() as u64;
             self.parse(port, own, packet, &mut turn);
+            if self.slots.count - self.slots.asked >= GROUP {
+                self.step(&mut turn);
+            }
         }
         let counters = self.core.counters();
         counters.add(Counter::Received, packets);
@@ -295,72 +319,66 @@ impl<P: Packet> Engine<P> {
     /// Stages 3 to 7 for what stage 2 admitted.
     #[inline]
     pub(crate) fn flows<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
-        if self.slots.count > 0 {
-            self.look_up();
-            self.finish(turn);
+        if self.slots.count == 0 {
+            return;
         }
+        while self.slots.finished < self.slots.count {
+            self.step(turn);
+        }
+        let Slots { count, misses, forwarded, .. } = self.slots;
+        let counters = self.core.counters();
+        counters.add(Counter::Hits, count as u64 - misses);
+        counters.add(Counter::Misses, misses);
+        counters.add(Counter::Forwarded, forwarded);
+        (self.slots.misses, self.slots.forwarded) = (0, 0);
+        (self.slots.count, self.slots.asked, self.slots.looked_up, self.slots.finished) = (0, 0, 0, 0);
     }
 
-    /// Stage 3, look up: first all buckets, then all connection lines.
-    #[inline(always)]
-    fn look_up(&mut self) {
-        let slots = &mut self.slots.slots[..self.slots.count];
-        for slot in slots.iter_mut() {
+    /// Moves two groups on: one has its lines asked for, the one before goes through the other stages.
+    #[inline(never)]
+    fn step<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
+        let Slots { count, asked, looked_up, finished, .. } = self.slots;
+        for slot in &mut self.slots.slots[looked_up..asked] {
             slot.candidate = match slot.headers.family {
                 Family::V4 => self.v4.candidate(slot.hash),
                 Family::V6 => self.v6.candidate(slot.hash),
             };
         }
-        for slot in slots {
-            let Some(packet) = slot.packet.as_ref() else { continue };
-            slot.found = match slot.headers.family {
-                Family::V4 => {
-                    self.v4.find_at(slot.candidate, slot.hash, &slot.headers.tuple_v4(packet.data()))
-                }
-                Family::V6 => {
-                    self.v6.find_at(slot.candidate, slot.hash, &slot.headers.tuple_v6(packet.data()))
-                }
-            };
-        }
-    }
-
-    /// Stages 4 to 7, packet by packet in order of arrival: a connection that one packet opens is there for the next.
-    #[inline(always)]
-    fn finish<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
-        let (mut forwarded, mut misses) = (0, 0);
-        let count = std::mem::take(&mut self.slots.count);
-        for slot in &mut self.slots.slots[..count] {
+        let Self { core, v4, v6, slots, .. } = self;
+        let (mut misses, mut forwarded) = (slots.misses, slots.forwarded);
+        // Packet by packet in order of arrival: a connection that one packet opens is there for the next.
+        for slot in &mut slots.slots[finished..looked_up] {
             let Some(packet) = slot.packet.take() else { continue };
             let missed = match slot.headers.family {
-                Family::V4 => self.core.finish(&mut self.v4, packet, slot, misses > 0, &mut forwarded, turn),
-                Family::V6 => self.core.finish(&mut self.v6, packet, slot, misses > 0, &mut forwarded, turn),
+                Family::V4 => core.finish(v4, packet, slot, misses > 0, &mut forwarded, turn),
+                Family::V6 => core.finish(v6, packet, slot, misses > 0, &mut forwarded, turn),
             };
             misses += u64::from(missed);
         }
-        let counters = self.core.counters();
-        counters.add(Counter::Hits, count as u64 - misses);
-        counters.add(Counter::Misses, misses);
-        counters.add(Counter::Forwarded, forwarded);
+        (slots.misses, slots.forwarded) = (misses, forwarded);
+        (slots.finished, slots.looked_up, slots.asked) = (looked_up, asked, count);
     }
 }
 
 impl<P: Packet> Core<P> {
-    /// Stages 4 to 7 for one packet; whether no connection was there for it.
+    /// Stages 4 to 7 for one packet; whether no connection was there for it. `changed`: connections were opened or closed since
+    /// the candidate was found.
     #[inline(always)]
     fn finish<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
         packet: P,
         slot: &Slot<P>,
-        search_again: bool,
+        changed: bool,
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let mut found = slot.found;
-        if search_again {
-            // Connections were opened or closed since stage 3 looked.
-            found = table.find(slot.hash, &A::tuple(&slot.headers, packet.data()));
-        }
+        let tuple = A::tuple(&slot.headers, packet.data());
+        let found = if changed {
+            table.find(slot.hash, &tuple)
+        } else {
+            table.find_at(slot.candidate, slot.hash, &tuple)
+        };
         if let Some(found) = found
             && self.usable(table, found, &slot.headers, turn)
         {
