@@ -2,8 +2,8 @@
 
 use crate::id::{DestinationSlot, Ticks, WorkerId};
 use crate::steering::toeplitz;
-use crossbeam_utils::CachePadded;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 macro_rules! named {
@@ -367,7 +367,7 @@ fn check(server: IpAddr) -> u16 {
 /// All destination counters of the director, sized at start.
 #[derive(Debug)]
 pub struct DestinationTable {
-    workers: Box<[CachePadded<Box<[DestinationCounts]>>]>,
+    workers: Box<[Arc<[DestinationCounts]>]>,
     shared: Box<[SharedCounts]>,
 }
 
@@ -392,8 +392,8 @@ pub struct DestinationTotals {
     pub out_bytes: u64,
 }
 
-fn boxed<T: Default>(count: usize) -> Box<[T]> {
-    std::iter::repeat_with(T::default).take(count).collect()
+fn defaults<T: Default>(count: usize) -> impl Iterator<Item = T> {
+    std::iter::repeat_with(T::default).take(count)
 }
 
 /// Which of the two connection counts a state belongs to.
@@ -410,8 +410,8 @@ impl DestinationTable {
     #[must_use]
     pub fn new(workers: usize, destinations: usize) -> Self {
         Self {
-            workers: std::iter::repeat_with(|| CachePadded::new(boxed(destinations))).take(workers).collect(),
-            shared: boxed(destinations),
+            workers: std::iter::repeat_with(|| defaults(destinations).collect()).take(workers).collect(),
+            shared: defaults(destinations).collect(),
         }
     }
 
@@ -426,6 +426,12 @@ impl DestinationTable {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.shared.len()
+    }
+
+    /// All lines of one worker.
+    #[must_use]
+    pub fn own(&self, worker: WorkerId) -> Arc<[DestinationCounts]> {
+        Arc::clone(&self.workers[worker.index()])
     }
 
     /// The line of one worker.

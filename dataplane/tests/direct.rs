@@ -6,6 +6,7 @@ use common::*;
 use dataplane::bench::{DirectorConfig, Outcome};
 use dataplane::counters::{Counter, DropReason};
 use dataplane::exception::PuntClass;
+use dataplane::id::DestinationSlot;
 use dataplane::packet::tcp;
 use dataplane::snapshot::editor::DestinationSpec;
 use dataplane::snapshot::{NextHop, SchedulerKind};
@@ -92,8 +93,8 @@ fn the_last_hop_is_answered_from_the_virtual_address_and_its_connection_counted(
 fn frames_over_the_mtu_are_answered_with_it() {
     let mut lab = web();
     lab.editor.set_next_hop(
-        dataplane::id::DestinationSlot(1),
-        lab.director.snapshot.destinations.get(1).unwrap().next_hop,
+        DestinationSlot(1),
+        lab.director.snapshot.destination(DestinationSlot(1)).unwrap().next_hop,
         PORT,
         1400,
     );
@@ -178,14 +179,14 @@ fn thresholds_hold_and_clear() {
 #[test]
 fn an_unresolved_next_hop_parks_packets_for_a_second() {
     let mut lab = web();
-    let hop = lab.director.snapshot.destinations.get(1).unwrap().next_hop;
+    let hop = lab.director.snapshot.destination(DestinationSlot(1)).unwrap().next_hop;
     for slot in 0..2 {
-        lab.editor.set_next_hop(dataplane::id::DestinationSlot(slot), NextHop::Unresolved, PORT, MTU);
+        lab.editor.set_next_hop(DestinationSlot(slot), NextHop::Unresolved, PORT, MTU);
     }
     lab.publish();
     assert_eq!(lab.receive(&syn(1)), []);
     assert_eq!(lab.director.sinks[0].events.len(), 1);
-    lab.editor.set_next_hop(dataplane::id::DestinationSlot(1), hop, PORT, MTU);
+    lab.editor.set_next_hop(DestinationSlot(1), hop, PORT, MTU);
     lab.publish();
     let outcomes = lab.director.take_outcomes();
     assert!(

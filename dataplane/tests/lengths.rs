@@ -216,7 +216,7 @@ fn one_packet_scheduling_takes_a_datagram_for_a_packet() {
 #[test]
 fn pieces_wait_for_their_next_hop_together() {
     let mut lab = names(DirectorConfig::default());
-    let hop = lab.director.snapshot.destinations.get(1).unwrap().next_hop;
+    let hop = lab.director.snapshot.destination(DestinationSlot(1)).unwrap().next_hop;
     lab.editor.set_next_hop(DestinationSlot(1), NextHop::Unresolved, PORT, MTU);
     lab.publish();
     assert_eq!(give(&mut lab, &cut(&datagram(4000, 1000), 400), &[0, 1, 2]), []);
@@ -228,9 +228,9 @@ fn pieces_wait_for_their_next_hop_together() {
 }
 
 fn narrow(lab: &mut Lab, mtu: u16) {
-    for slot in 0..lab.editor.destinations().count() {
-        let hop = lab.director.snapshot.destinations.get(slot).unwrap().next_hop;
-        lab.editor.set_next_hop(DestinationSlot(u32::try_from(slot).unwrap()), hop, PORT, mtu);
+    for slot in (0..).map(DestinationSlot).take(lab.editor.destinations().count()) {
+        let hop = lab.director.snapshot.destination(slot).unwrap().next_hop;
+        lab.editor.set_next_hop(slot, hop, PORT, mtu);
     }
     lab.publish();
 }

@@ -17,15 +17,19 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
-/// A tuple's hash under a table's key. Its parts: bits 0-7 the tag, 0-31 the stride, 32-63 (and below) the bucket.
+/// A tuple's hash under a table's key, and the first bucket of the table that it leads to. Parts of the hash: bits 0-7 the tag,
+/// 0-31 the stride, 32-63 (and below) the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct FlowHash(pub(super) u64);
+pub struct FlowHash {
+    pub(super) bits: u64,
+    pub(super) home: usize,
+}
 
 impl FlowHash {
     /// The tag in the bucket, never 0.
     #[inline(always)]
     pub(super) const fn tag(self) -> u8 {
-        let tag = self.0.to_le_bytes()[0];
+        let tag = self.bits.to_le_bytes()[0];
         if tag == 0 { 1 } else { tag }
     }
 }
@@ -67,7 +71,7 @@ impl Schedule {
     }
 
     #[inline(always)]
-    pub(super) fn hash<A: Address>(&self, tuple: &Tuple<A>) -> FlowHash {
+    pub(super) fn hash<A: Address>(&self, tuple: &Tuple<A>) -> u64 {
         let [k0, k1, k2, k3, k4, k5] = self.0;
         let (source, destination) = (tuple.source.words(), tuple.destination.words());
         let ports = u64::from(tuple.source_port) << 24
@@ -81,6 +85,6 @@ impl Schedule {
                 fold(join(destination[0], destination[1]) ^ k4, join(destination[2], destination[3]) ^ k5);
             fold(first ^ ports ^ k2, second ^ k1.rotate_left(32))
         };
-        FlowHash(fold(mixed ^ k2, k3))
+        fold(mixed ^ k2, k3)
     }
 }

@@ -92,46 +92,45 @@ impl Index {
         Self { buckets }
     }
 
-    /// The first bucket of a hash.
+    /// Adds the first bucket to a hash.
     #[inline(always)]
-    fn home(&self, hash: FlowHash) -> usize {
-        let (_, place) = hash.0.carrying_mul(self.buckets.len() as u64, 0);
-        usize::try_from(place).unwrap_or(usize::MAX)
+    pub(super) fn locate(&self, bits: u64) -> FlowHash {
+        let (_, place) = bits.carrying_mul(self.buckets.len() as u64, 0);
+        FlowHash { bits, home: usize::try_from(place).unwrap_or(usize::MAX) }
     }
 
     /// The bucket after `bucket` on the way of a hash.
     #[inline(always)]
     fn next(&self, hash: FlowHash, bucket: usize) -> usize {
         let others = self.buckets.len() as u64 - 1;
-        let stride = ((hash.0 & u64::from(u32::MAX)) * others) >> 32;
+        let stride = ((hash.bits & u64::from(u32::MAX)) * others) >> 32;
         let next = bucket + 1 + usize::try_from(stride).unwrap_or(0);
         if next >= self.buckets.len() { next - self.buckets.len() } else { next }
     }
 
     /// All buckets on the way of a hash.
     fn way(&self, hash: FlowHash) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(self.home(hash)), move |bucket| Some(self.next(hash, *bucket)))
+        std::iter::successors(Some(hash.home), move |bucket| Some(self.next(hash, *bucket)))
             .take(PROBES.min(self.buckets.len()))
     }
 
     /// Asks for the first bucket.
     #[inline(always)]
     pub(super) fn prefetch(&self, hash: FlowHash) {
-        self.buckets.prefetch(self.home(hash));
+        self.buckets.prefetch(hash.home);
     }
 
     /// The first id whose tag is that of the hash, from the first bucket alone. With none there but entries gone further,
     /// asks for the second bucket.
     #[inline(always)]
     pub(super) fn glance(&self, hash: FlowHash) -> Option<u32> {
-        let home = self.home(hash);
-        let bucket = &self.buckets[home];
+        let bucket = self.buckets.get(hash.home)?;
         let found = bucket.matches(hash.tag());
         if found != 0 {
             return bucket.ids.get(found.trailing_zeros() as usize).map(|id| id.load(Relaxed));
         }
         if bucket.overflow() != 0 {
-            self.buckets.prefetch(self.next(hash, home));
+            self.buckets.prefetch(self.next(hash, hash.home));
         }
         None
     }
@@ -140,7 +139,7 @@ impl Index {
     #[inline(always)]
     pub(super) fn search(&self, hash: FlowHash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let tag = hash.tag();
-        let mut number = self.home(hash);
+        let mut number = hash.home;
         for _ in 0..PROBES.min(self.buckets.len()) {
             let bucket = &self.buckets[number];
             for place in places(bucket.matches(tag)) {

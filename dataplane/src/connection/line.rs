@@ -155,6 +155,15 @@ impl<A: Address> Line<A> {
         State::from_number(self.state.load(Relaxed))
     }
 
+    /// Whether the state is one that a steady packet ([`crate::packet::Headers::is_steady`]) leaves as it is: TCP's ESTABLISHED, and
+    /// that of UDP.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_steady(&self) -> bool {
+        let state = self.state.load(Relaxed);
+        state == State::Established as u8 || state == State::Udp as u8
+    }
+
     /// Sets the state.
     #[inline(always)]
     pub fn set_state(&self, state: State) {

@@ -60,8 +60,19 @@ pub struct Found {
 }
 
 /// What the first bucket alone suggests for a hash. A hint: it may be wrong, and is checked by [`Table::find_at`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Candidate(Option<u32>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate(u32);
+
+impl Candidate {
+    /// Nothing. No line has this number: there are fewer than 2^31, and a reply's has a bit more.
+    const NONE: Self = Self(u32::MAX);
+}
+
+impl Default for Candidate {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 /// No line left, or (far below one in a million even then) no room in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -236,7 +247,7 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, tuple: &Tuple<A>) -> FlowHash {
-        self.schedule.hash(tuple)
+        self.index.locate(self.schedule.hash(tuple))
     }
 
     /// First stage: asks for the bucket.
@@ -249,13 +260,11 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     #[must_use]
     pub fn candidate(&self, hash: FlowHash) -> Candidate {
-        let number = self.index.glance(hash);
-        if let Some(number) = number {
-            let id = (number & !REVERSE) as usize;
-            self.lines.prefetch(id);
-            if size_of::<Line<A>>() > LINE && number & REVERSE != 0 {
-                self.lines.prefetch_at(id, LINE);
-            }
+        let Some(number) = self.index.glance(hash) else { return Candidate::NONE };
+        let id = (number & !REVERSE) as usize;
+        self.lines.prefetch(id);
+        if size_of::<Line<A>>() > LINE && number & REVERSE != 0 {
+            self.lines.prefetch_at(id, LINE);
         }
         Candidate(number)
     }
@@ -264,15 +273,15 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     #[must_use]
     pub fn find_at(&self, candidate: Candidate, hash: FlowHash, tuple: &Tuple<A>) -> Option<Found> {
-        if let Some(number) = candidate.0
-            && self.is_match(number, tuple)
-        {
-            return Some(Found::from_number(number));
+        if self.is_match(candidate.0, tuple) {
+            Some(Found::from_number(candidate.0))
+        } else {
+            self.find(hash, tuple)
         }
-        self.find(hash, tuple)
     }
 
     /// The connection of a tuple, expired or not, without stages.
+    #[inline(never)]
     #[must_use]
     pub fn find(&self, hash: FlowHash, tuple: &Tuple<A>) -> Option<Found> {
         self.index.search(hash, |number| self.is_match(number, tuple)).map(Found::from_number)
@@ -341,7 +350,7 @@ impl<A: Address> Table<A> {
     fn answer_for(&mut self, number: u32) {
         let Self { schedule, index, lines, .. } = self;
         let tuple = lines[number as usize].reply_tuple();
-        index.prefer(schedule.hash(&tuple), number | REVERSE, |other| {
+        index.prefer(index.locate(schedule.hash(&tuple)), number | REVERSE, |other| {
             let line = lines.get((other & !REVERSE) as usize);
             other & REVERSE != 0 && line.is_some_and(|line| line.is_live() && line.reply_tuple() == tuple)
         });
@@ -363,11 +372,11 @@ impl<A: Address> Table<A> {
         if !line.is_live() {
             return false;
         }
-        let hash = self.schedule.hash(&line.tuple());
+        let hash = self.hash(&line.tuple());
         let removed = self.index.remove(hash, id.0);
         debug_assert!(removed, "a connection that was not in the index");
         if line.both_directions() {
-            let hash = self.schedule.hash(&line.reply_tuple());
+            let hash = self.hash(&line.reply_tuple());
             let removed = self.index.remove(hash, id.0 | REVERSE);
             debug_assert!(removed, "a reply that was not in the index");
         }

@@ -278,6 +278,18 @@ mod tests {
         dr  ack ES ES SS ES FW TW CL CW CL LI ES
         dr  rst CL CL CL SR CL CL CL CL LA LI CL";
 
+    #[test]
+    fn an_acknowledgement_leaves_an_established_connection_as_it_is() {
+        for flags in [0, NO_OUTPUT] {
+            for packet in (0..=u8::MAX).filter(|packet| packet & 0x17 == tcp_flags::ACK) {
+                for secure in [false, true] {
+                    let after = next(State::Established, flags, Sender::Client, packet, secure);
+                    assert_eq!(after, (State::Established, flags));
+                }
+            }
+        }
+    }
+
     /// What defence mode changes: event, state before, state after.
     const DEFENCE: &str = "
         in  syn SA SA

@@ -10,7 +10,7 @@ pub use sink::{Event, Redirect, Redirected, Sink};
 
 use crate::address::Address;
 use crate::connection::{HashKey, OutOfMemory, Region, RegionError, Size, Slab, Table};
-use crate::counters::{Counter, DropReason, WorkerCounters};
+use crate::counters::{Counter, DestinationCounts, DropReason, WorkerCounters};
 use crate::exception::PuntClass;
 use crate::ftp::Controls;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
@@ -93,6 +93,8 @@ fn table<A: Address>(connections: u32, config: &EngineConfig, now: Ticks) -> Res
 pub(crate) struct Core<P> {
     pub(crate) id: WorkerId,
     pub(crate) shared: Arc<Shared>,
+    /// This worker's counts in `shared`, a pointer nearer.
+    pub(crate) counts: Arc<[DestinationCounts]>,
     pub(crate) owner: Owner,
     pub(crate) cursors: Box<[Cursor]>,
     pub(crate) random: Random,
@@ -144,6 +146,7 @@ impl<P: Packet> Engine<P> {
         Ok(Self {
             core: Core {
                 id: config.id,
+                counts: shared.destinations.own(config.id),
                 shared,
                 owner: Owner::new(config.workers, config.steering, config.trusted_rss.clone()),
                 cursors: vec![Cursor::start(config.id); config.services].into_boxed_slice(),

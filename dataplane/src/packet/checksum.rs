@@ -111,15 +111,16 @@ const fn words(address: Ipv6Addr) -> u64 {
 pub fn decrement_ttl(data: &mut [u8], network: usize, family: Family) -> Option<u8> {
     match family {
         Family::V4 => {
-            let header = data.get_mut(network..)?.first_chunk_mut::<12>()?;
-            let left = header[8].checked_sub(1)?;
-            header[8] = left;
-            // The TTL is the high half of its word: the checksum grows by 0x0100.
-            let checksum = add(u16::from_be_bytes([header[10], header[11]]), 0x0100);
-            // Complement zero is written as 0, as RFC 1624 and the kernel have it.
-            let checksum = if checksum == 0xffff { 0 } else { checksum };
-            [header[10], header[11]] = checksum.to_be_bytes();
-            Some(left)
+            // TTL, protocol and checksum are one word, read and written as one.
+            let word = data.get_mut(network + 8..)?.first_chunk_mut::<4>()?;
+            let old = u32::from_le_bytes(*word);
+            let left = (old & 0xff).checked_sub(1)?;
+            // The TTL is the high half of its 16 bits, the low one as a little-endian number: the checksum grows by 1. A carry
+            // goes round, and complement zero is written as 0, as RFC 1624 and the kernel have it.
+            let sum = (old >> 16) + 1;
+            let sum = sum + u32::from(sum >= 0xffff);
+            *word = (sum << 16 | old & 0xff00 | left).to_le_bytes();
+            u8::try_from(left).ok()
         }
         Family::V6 => {
             let limit = data.get_mut(network + 7)?;

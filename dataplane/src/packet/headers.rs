@@ -75,6 +75,7 @@ pub(super) const MORE_FRAGMENTS: u8 = 8;
 pub(super) const OPTIONS: u8 = 16;
 const COLLECTED: u8 = 32;
 const FOLLOWER: u8 = 64;
+pub(super) const STEADY: u8 = 128;
 
 /// Copies `N` bytes at `at`; zeros where the data ends before, which offsets made by parsing never see.
 #[inline(always)]
@@ -162,6 +163,14 @@ impl Headers {
     #[must_use]
     pub const fn needs_care(&self) -> bool {
         self.flags & (COLLECTED | OPTIONS) != 0
+    }
+
+    /// A whole datagram without options that any router sends on (its TTL is above 1) and that says nothing about its connection's
+    /// state: UDP, or TCP with ACK and none of SYN, FIN and RST. What nearly all packets are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_steady(&self) -> bool {
+        self.flags & STEADY != 0
     }
 
     /// An AH or ESP packet in the name of the IKE connection between the same addresses, which it follows: it has no ports of its own and

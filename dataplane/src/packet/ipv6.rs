@@ -50,7 +50,7 @@ pub(super) fn parse(into: &mut Headers, frame: &Frame<'_>, network: usize) -> Re
         *into = headers;
         return extended(into, frame, place);
     }
-    *into = headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
+    *into = headers.whole(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
     Ok(())
 }
 
@@ -61,7 +61,7 @@ fn extended(headers: &mut Headers, frame: &Frame<'_>, mut place: Place) -> Resul
         let piece = Place { offset: data, length: place.length + place.offset - data };
         return parse::fragment(headers, frame, piece, place, offset, more);
     }
-    *headers = headers.with(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
+    *headers = headers.whole(parse::transport(frame, Family::V6, headers.protocol, place, false)?);
     Ok(())
 }
 

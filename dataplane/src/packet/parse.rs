@@ -6,8 +6,8 @@
 
 use super::checksum;
 use super::headers::{
-    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, be16, bytes,
-    chunk, long, short, tcp,
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, STEADY, be16,
+    bytes, chunk, long, short, tcp,
 };
 use super::ipv6;
 use super::sctp::{self, Chunks};
@@ -250,13 +250,27 @@ fn ipv4_checked(
         *into = headers;
         return fragment(into, frame, place, place, (bits & OFFSET) * 8, bits & MORE != 0);
     }
-    *into = headers.with(transport(frame, headers.family, headers.protocol, place, false)?);
+    *into = headers.whole(transport(frame, headers.family, headers.protocol, place, false)?);
     Ok(())
 }
 
 impl Headers {
+    /// Of a whole datagram.
     #[inline(always)]
-    pub(super) fn with(self, Transport(bits): Transport) -> Self {
+    pub(super) fn whole(self, transport: Transport) -> Self {
+        let headers = self.with(transport);
+        let opens_or_ends = tcp::SYN | tcp::FIN | tcp::RST;
+        let steady = match headers.protocol {
+            protocol::TCP => headers.tcp_flags & (opens_or_ends | tcp::ACK) == tcp::ACK,
+            protocol::UDP => true,
+            _ => false,
+        };
+        let steady = steady && headers.ttl > 1 && headers.flags & OPTIONS == 0;
+        Self { flags: headers.flags | if steady { STEADY } else { 0 }, ..headers }
+    }
+
+    #[inline(always)]
+    fn with(self, Transport(bits): Transport) -> Self {
         let [.., icmp_type, tcp_flags, a, b, c, d] = bits.to_be_bytes();
         Self { source_port: be16(a, b), destination_port: be16(c, d), tcp_flags, icmp_type, ..self }
     }
@@ -376,6 +390,7 @@ pub(super) fn fragment(
     }
     headers.flags |= FIRST_FRAGMENT;
     let transport = transport(frame, headers.family, headers.protocol, place, true);
-    *headers = headers.with(transport.map_err(|refusal| if refusal == MALFORMED { INVALID } else { refusal })?);
+    *headers =
+        headers.with(transport.map_err(|refusal| if refusal == MALFORMED { INVALID } else { refusal })?);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Frames for tests: a deterministic generator that knows what it has made.
 
 use super::headers::{
-    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, tcp,
+    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, STEADY, tcp,
 };
 use super::{checksum, sctp};
 use crate::flow::protocol;
@@ -113,7 +113,7 @@ impl Sample {
             Family::V6 => ipv6(random, &mut frame, &mut headers, piece, &payload),
         }
         match piece {
-            Piece::Whole | Piece::Atomic => {}
+            Piece::Whole | Piece::Atomic => headers.flags |= steady(&headers),
             Piece::First => headers.flags |= FIRST_FRAGMENT | MORE_FRAGMENTS,
             Piece::Later { offset, more } => {
                 headers.flags |= LATER_FRAGMENT | if more { MORE_FRAGMENTS } else { 0 };
@@ -161,6 +161,18 @@ pub(crate) fn fragment(identification: u32, offset: u16, length: u16, more: bool
         family: Family::V4,
         flags: place | if more { MORE_FRAGMENTS } else { 0 },
     }
+}
+
+/// The mark of a whole packet that only passes.
+fn steady(headers: &Headers) -> u8 {
+    let says_nothing = match headers.protocol {
+        protocol::TCP => {
+            let flags = [tcp::SYN, tcp::FIN, tcp::RST, tcp::ACK].map(|flag| headers.tcp_flags & flag != 0);
+            flags == [false, false, false, true]
+        }
+        number => number == protocol::UDP,
+    };
+    if says_nothing && headers.ttl >= 2 && !headers.has_options() { STEADY } else { 0 }
 }
 
 /// The transport header and its data.

@@ -61,33 +61,8 @@ pub(super) struct Outgoing<'a, P> {
 impl<P: Packet> Core<P> {
     /// Sends a packet of a virtual service on to its destination; `false` when it goes elsewhere. The order of the checks is
     /// the kernel's.
-    #[inline(always)]
-    pub(super) fn forward<S: Sink<P>>(
-        &mut self,
-        mut outgoing: Outgoing<'_, P>,
-        how: How,
-        turn: &mut Turn<'_, S>,
-    ) -> bool {
-        if how != How::Direct || outgoing.headers.needs_care() {
-            return self.forward_changed(outgoing, how, turn);
-        }
-        let Outgoing { headers, destination, .. } = outgoing;
-        if let NextHop::Resolved { destination_mac, source_mac } = destination.next_hop
-            && headers.ttl > 1
-            && headers.ip_length <= destination.mtu.into()
-        {
-            let data = outgoing.packet.data_mut();
-            let _ = decrement_ttl(data, headers.network.into(), headers.family);
-            set_macs(data, destination_mac, source_mac);
-            turn.sink.transmit(destination.port, outgoing.packet);
-            return true;
-        }
-        self.held_up(outgoing, how, destination.mtu, turn)
-    }
-
-    /// The same for masqueraded and tunnelled connections, and for what needs care.
     #[inline(never)]
-    fn forward_changed<S: Sink<P>>(
+    pub(super) fn forward<S: Sink<P>>(
         &mut self,
         mut outgoing: Outgoing<'_, P>,
         how: How,

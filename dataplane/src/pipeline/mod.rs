@@ -19,6 +19,7 @@ mod pieces;
 mod quoted;
 mod reply;
 mod schedule;
+mod straight;
 mod track;
 
 pub(crate) use live::Leaving;
@@ -27,7 +28,7 @@ pub(crate) use parking::Parking;
 pub use pieces::Learned;
 pub(crate) use pieces::{Lines, Piece};
 
-use crate::connection::{Candidate, ConnectionId, FlowHash, Table};
+use crate::connection::{Candidate, ConnectionId, FlowHash, Found, Table};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::exception::PuntClass;
@@ -173,7 +174,9 @@ impl<P: Packet> Engine<P> {
                 Addressee::Other => return self.core.discard(packet, DropReason::OtherHost),
             }
         }
-        if slot.headers.is_uncommon() || !matches!(slot.headers.protocol, protocol::TCP | protocol::UDP) {
+        if !slot.headers.is_steady()
+            && (slot.headers.is_uncommon() || !matches!(slot.headers.protocol, protocol::TCP | protocol::UDP))
+        {
             let headers = slot.headers;
             return self.unusual(port, packet, headers, turn);
         }
@@ -379,18 +382,39 @@ impl<P: Packet> Core<P> {
         } else {
             table.find_at(slot.candidate, slot.hash, &tuple)
         };
-        if let Some(found) = found
-            && self.usable(table, found, &slot.headers, turn)
-        {
-            if found.reverse {
-                self.reply(table, found.id, packet, slot, forwarded, turn);
-            } else {
-                self.send_on(table, found.id, packet, slot, forwarded, turn);
+        let Some(found) = found else {
+            self.missed(table, packet, slot, forwarded, turn);
+            return true;
+        };
+        match self.straight_on(table, found, packet, &slot.headers, turn) {
+            Ok(()) => {
+                *forwarded += 1;
+                false
             }
-            return false;
+            Err(packet) => self.found(table, found, packet, slot, forwarded, turn),
         }
-        self.missed(table, packet, slot, forwarded, turn);
-        true
+    }
+
+    /// A packet of a connection, if that is good for it still; whether it was not.
+    #[inline(never)]
+    fn found<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        found: Found,
+        packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) -> bool {
+        let usable = self.usable(table, found, &slot.headers, turn);
+        if !usable {
+            self.missed(table, packet, slot, forwarded, turn);
+        } else if found.reverse {
+            self.reply(table, found.id, packet, slot, forwarded, turn);
+        } else {
+            self.send_on(table, found.id, packet, slot, forwarded, turn);
+        }
+        !usable
     }
 
     /// A packet without a connection: a service may open one.

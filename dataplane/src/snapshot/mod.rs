@@ -2,6 +2,7 @@
 
 mod chunked;
 pub mod editor;
+mod hop;
 mod index;
 mod marks;
 mod method;
@@ -15,6 +16,7 @@ pub use editor::{
     Cursors, Destination, DestinationSpec, EditError, Editor, Housekept, Limits, References, ServiceSpec,
     ThresholdChange,
 };
+pub use hop::Hop;
 pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};
@@ -98,7 +100,9 @@ pub struct Snapshot {
     /// Services by slot.
     pub services: Chunked<Option<Arc<ServiceView>>>,
     /// Destinations by slot, with all that forwarding one packet needs.
-    pub destinations: Chunked<DestinationView>,
+    destinations: Chunked<DestinationView>,
+    /// What a packet that goes straight on needs of them.
+    hops: Chunked<Hop>,
     /// Outer headers by destination slot, where there is a tunnel and an address to send from. A tunnel that became something else
     /// keeps them for its older connections.
     pub encapsulations: Chunked<Option<Arc<Encapsulation>>>,
@@ -135,6 +139,7 @@ impl Snapshot {
             index: ServiceIndex::default(),
             services: Chunked::default(),
             destinations: Chunked::default(),
+            hops: Chunked::default(),
             encapsulations: Chunked::default(),
             virtual_addresses: Arc::default(),
             servers: Arc::default(),
@@ -196,6 +201,19 @@ impl Snapshot {
     #[must_use]
     pub fn destination(&self, slot: DestinationSlot) -> Option<&DestinationView> {
         self.destinations.get(slot.index())
+    }
+
+    /// Where the packets of a destination go that can go straight on; nowhere for a slot without one.
+    #[inline(always)]
+    #[must_use]
+    pub fn hop(&self, slot: DestinationSlot) -> &Hop {
+        self.hops.get(slot.index()).unwrap_or(&Hop::NOWHERE)
+    }
+
+    /// Says what is to be known of a destination.
+    fn set_destination(&mut self, slot: DestinationSlot, view: DestinationView) {
+        self.hops.set(slot.index(), Hop::of(&view));
+        self.destinations.set(slot.index(), view);
     }
 
     /// The outer headers of a tunnel's destination.

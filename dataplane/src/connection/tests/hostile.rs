@@ -84,9 +84,9 @@ fn assert_flat<A: Address>(name: &str, keys: &[Tuple<A>]) {
     let mut table = table::<A>(u32::try_from(keys.len()).unwrap(), false, Ticks(0));
     for key in keys {
         let hash = schedule.hash(key);
-        let home = (u128::from(hash.0) * homes.len() as u128) >> 64;
+        let home = (u128::from(hash) * homes.len() as u128) >> 64;
         homes[usize::try_from(home).unwrap()] += 1;
-        tags[usize::from(hash.0.to_le_bytes()[0])] += 1;
+        tags[usize::from(hash.to_le_bytes()[0])] += 1;
         open(&mut table, &new(*key, 60_000), Ticks(0)).unwrap();
     }
     let (histogram, overflow) = table.index.histogram();
@@ -147,7 +147,7 @@ fn every_bit_matters<A: Address>() {
             let (one, other) =
                 (schedule.hash(&from_bits::<A>(bits)), schedule.hash(&from_bits::<A>(bits ^ 1 << bit)));
             for (place, count) in changed.iter_mut().enumerate() {
-                *count += ((one.0 ^ other.0) >> place & 1) as u32;
+                *count += ((one ^ other) >> place & 1) as u32;
             }
         }
         if cfg!(not(miri)) {

@@ -269,7 +269,7 @@ impl Editor {
         if new == old {
             return false;
         }
-        self.draft.destinations.set(slot.index(), new);
+        self.draft.set_destination(slot, new);
         self.changed = true;
         true
     }
@@ -472,7 +472,7 @@ impl Editor {
             ..old
         };
         if new != old {
-            self.draft.destinations.set(slot.index(), new);
+            self.draft.set_destination(slot, new);
         }
         self.encapsulate(slot);
         self.expect_replies(slot);
@@ -567,7 +567,7 @@ impl Editor {
             self.destinations.push(new);
             slot
         };
-        self.draft.destinations.set(slot.index(), DestinationView::default());
+        self.draft.set_destination(slot, DestinationView::default());
         if self.draft.encapsulation(slot).is_some() {
             self.draft.encapsulations.set(slot.index(), None);
         }
