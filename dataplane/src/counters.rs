@@ -135,6 +135,8 @@ named! {
         Hits => "hits",
         /// Look-ups that did not.
         Misses => "misses",
+        /// TCP packets whose MSS option was lowered to their service's clamp.
+        MssClamped => "mss_clamped",
         /// Connections opened.
         ConnectionsOpened => "connections_opened",
         /// Connections that timed out or were flushed.

@@ -25,7 +25,7 @@ struct Session {
 
 /// A segment with these numbers.
 fn segment(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, text: &str) -> Vec<u8> {
-    let mut frame = Frame { payload: text.as_bytes().to_vec(), ..*frame }.tcp(flags);
+    let mut frame = Frame { payload: text.as_bytes().to_vec(), ..frame.clone() }.tcp(flags);
     frame[38..42].copy_from_slice(&sequence.to_be_bytes());
     frame[42..46].copy_from_slice(&acknowledged.to_be_bytes());
     frame[50..52].fill(0);

@@ -23,6 +23,8 @@ pub struct Frame {
     pub dont_fragment: bool,
     /// TCP flags.
     pub tcp_flags: u8,
+    /// TCP options; filled up with zeros to whole words, of which a header has room for ten.
+    pub tcp_options: Vec<u8>,
     /// Bytes behind the transport header.
     pub payload: Vec<u8>,
 }
@@ -40,6 +42,7 @@ impl Frame {
             id: 1,
             dont_fragment: true,
             tcp_flags: 0,
+            tcp_options: Vec::new(),
             payload: Vec::new(),
         }
     }
@@ -48,10 +51,14 @@ impl Frame {
     #[must_use]
     pub fn tcp(mut self, flags: u8) -> Vec<u8> {
         self.tcp_flags = flags;
-        let mut segment = Vec::with_capacity(20 + self.payload.len());
+        let options = self.tcp_options.len().min(40).next_multiple_of(4);
+        self.tcp_options.resize(options, 0);
+        let words = u8::try_from(5 + options / 4).unwrap_or(15);
+        let mut segment = Vec::with_capacity(20 + options + self.payload.len());
         segment.extend(self.source.port().to_be_bytes());
         segment.extend(self.destination.port().to_be_bytes());
-        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, words << 4, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend(&self.tcp_options);
         segment.extend(&self.payload);
         self.transport(protocol::TCP, segment, 16)
     }

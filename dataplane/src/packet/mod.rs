@@ -6,6 +6,7 @@ mod headers;
 mod heap;
 pub mod icmp;
 mod ipv6;
+pub mod mss;
 pub mod options;
 mod parse;
 pub mod rewrite;

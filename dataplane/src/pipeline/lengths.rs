@@ -152,7 +152,7 @@ impl<P: Packet> Core<P> {
             return headers.ip_length > mtu.into();
         }
         let rest = self.rest.iter().map(|piece| piece.headers.ip_length);
-        rest.chain([alone(packet, headers).ip_length]).any(|length| length > mtu.into())
+        rest.chain([alone(packet.data(), headers).ip_length]).any(|length| length > mtu.into())
     }
 
     /// The first piece of a datagram, or a whole one, and the rest, each with headers of its own. What is in the first piece alone
@@ -171,7 +171,7 @@ impl<P: Packet> Core<P> {
                 checksum::fill_header(header);
             }
         }
-        pieces.insert(0, Piece { headers: alone(&packet, headers), packet, port });
+        pieces.insert(0, Piece { headers: alone(packet.data(), headers), packet, port });
         pieces
     }
 
@@ -283,14 +283,14 @@ fn obeys_dont_fragment<S>(headers: &Headers, how: How, turn: &Turn<'_, S>) -> bo
 }
 
 /// The headers of a first piece as it is, where those of the whole datagram went with it.
-pub(super) fn alone<P: Packet>(packet: &P, headers: &Headers) -> Headers {
+pub(super) fn alone(data: &[u8], headers: &Headers) -> Headers {
     if !headers.is_collected() {
         return *headers;
     }
     let data_at = |header: u16| usize::from(headers.network) + usize::from(header);
     let length = match headers.family {
-        Family::V4 => packet.data().get(data_at(2)..data_at(4)),
-        Family::V6 => packet.data().get(data_at(4)..data_at(6)),
+        Family::V4 => data.get(data_at(2)..data_at(4)),
+        Family::V6 => data.get(data_at(4)..data_at(6)),
     };
     let length = length.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_be_bytes(*bytes));
     let header = if headers.family == Family::V4 { 0 } else { 40 };

@@ -1,5 +1,6 @@
 //! A connection was found: whether it takes the packet, and what becomes of one that nobody serves any more.
 
+use super::lengths::alone;
 use super::reply::ClientHop;
 use super::{Slot, Turn};
 use crate::address::Address;
@@ -7,9 +8,10 @@ use crate::connection::tcp::{self, State};
 use crate::connection::{ConnectionId, Found, Line, Table, flags};
 use crate::counters::{Activity, Counter, DropReason};
 use crate::engine::{Core, Sink};
+use crate::flow::protocol;
 use crate::id::{DestinationSlot, Ticks};
 use crate::packet::checksum::decrement_ttl;
-use crate::packet::{Headers, Packet, WireAddress, tcp as tcp_flags};
+use crate::packet::{Headers, Packet, WireAddress, mss, tcp as tcp_flags};
 use crate::snapshot::{NextHop, Snapshot};
 
 /// What a connection that is closed gives back.
@@ -37,6 +39,7 @@ impl<P: Packet> Core<P> {
         &mut self,
         table: &mut Table<A>,
         found: Found,
+        packet: &mut P,
         headers: &Headers,
         turn: &mut Turn<'_, S>,
     ) -> bool {
@@ -46,12 +49,36 @@ impl<P: Packet> Core<P> {
             table.close(found.id);
             return false;
         }
-        // A server's SYN or INIT opens nothing.
-        if headers.tcp_flags & tcp_flags::SYN != 0 && !found.reverse && is_reused(line, turn.snapshot) {
-            self.give_way(table, found.id);
-            return false;
+        if headers.tcp_flags & tcp_flags::SYN != 0 {
+            // A server's SYN or INIT opens nothing.
+            if !found.reverse && is_reused(line, turn.snapshot) {
+                self.give_way(table, found.id);
+                return false;
+            }
+            self.clamp(line, packet.data_mut(), headers, turn.snapshot);
         }
         true
+    }
+
+    /// The MSS that a SYN of either end offers is at most what the connection's service allows, in a SYN that is sent again too.
+    #[cold]
+    pub(super) fn clamp<A: Address>(
+        &self,
+        line: &Line<A>,
+        data: &mut [u8],
+        headers: &Headers,
+        snapshot: &Snapshot,
+    ) {
+        if headers.tcp_flags & tcp_flags::SYN == 0 || headers.protocol != protocol::TCP {
+            return;
+        }
+        let destination = snapshot.destination(line.destination()).filter(|view| view.available);
+        let service = destination.and_then(|view| snapshot.service(view.service));
+        let Some(most) = service.and_then(|service| service.mss_clamp) else { return };
+        let headers = alone(data, headers);
+        if mss::clamp(data, &headers, most) {
+            self.counters().add(Counter::MssClamped, 1);
+        }
     }
 
     /// Closes a connection in favour of the next one of the same tuple. As in the kernel it is counted until that has been

@@ -401,12 +401,12 @@ impl<P: Packet> Core<P> {
         &mut self,
         table: &mut Table<A>,
         found: Found,
-        packet: P,
+        mut packet: P,
         slot: &Slot<P>,
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let usable = self.usable(table, found, &slot.headers, turn);
+        let usable = self.usable(table, found, &mut packet, &slot.headers, turn);
         if !usable {
             self.missed(table, packet, slot, forwarded, turn);
         } else if found.reverse {
@@ -422,16 +422,17 @@ impl<P: Packet> Core<P> {
     fn missed<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        packet: P,
+        mut packet: P,
         slot: &Slot<P>,
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) {
-        if let Some(id) = self.announced(table, &packet, slot, turn) {
-            return self.send_on(table, id, packet, slot, forwarded, turn);
-        }
-        match self.open(table, &packet, slot, turn) {
-            Ok(Opened::Connection(id)) => self.send_on(table, id, packet, slot, forwarded, turn),
+        let announced = self.announced(table, &packet, slot, turn).map(Opened::Connection);
+        match announced.map_or_else(|| self.open(table, &packet, slot, turn), Ok) {
+            Ok(Opened::Connection(id)) => {
+                self.clamp(table.line(id), packet.data_mut(), &slot.headers, turn.snapshot);
+                self.send_on(table, id, packet, slot, forwarded, turn);
+            }
             Ok(Opened::Once(to, how)) => self.send_once((to, how), packet, slot, forwarded, turn),
             Err(Fate::NotOurs) => {
                 self.overhear(table, &packet, &slot.headers, turn);

@@ -60,7 +60,7 @@ impl<P: Packet> Core<P> {
         let overhead = usize::from(outer.length);
         let network = usize::from(headers.network);
         let first = pieces.first_mut()?;
-        let present = network + alone(&first.packet, headers).ip_length as usize;
+        let present = network + alone(first.packet.data(), headers).ip_length as usize;
         let inner = first.packet.data_mut().get_mut(network..headers.transport.into())?;
         inner.get_mut(2..4)?.copy_from_slice(&u16::try_from(whole).ok()?.to_be_bytes());
         inner.get_mut(6..8)?.fill(0);

@@ -26,7 +26,7 @@ pub use servers::{Server, ServerKey, ServerSet};
 pub use settings::{Settings, Timeouts};
 
 use crate::address::Address;
-use crate::flow::Tuple;
+use crate::flow::{Tuple, protocol};
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,6 +60,12 @@ impl ServiceKey {
             Self::Address { address, .. } => address.is_ipv6(),
             Self::Mark { v6, .. } => *v6,
         }
+    }
+
+    /// Whether its packets may be TCP's; a mark takes every protocol.
+    #[must_use]
+    pub const fn may_be_tcp(&self) -> bool {
+        matches!(self, Self::Address { protocol: protocol::TCP, .. } | Self::Mark { .. })
     }
 
     /// The virtual address; a mark has none.
@@ -278,6 +284,8 @@ pub struct ServiceView {
     pub persistence: Option<Persistence>,
     /// Every datagram is scheduled anew and leaves no connection behind.
     pub one_packet: bool,
+    /// Greatest MSS option of a SYN that passes, in bytes; `None` leaves them alone.
+    pub mss_clamp: Option<u16>,
     /// Whether connection counts of its destinations are shared between workers: the scheduler or a threshold reads them.
     pub shared_counts: bool,
     /// Grows with every change of `candidates`; a cursor's index holds while it is unchanged.

@@ -25,7 +25,7 @@ use super::{
     Routes, SHARING_LOG, SchedulerKind, ServiceKey, Settings, Snapshot, Timeouts,
 };
 use crate::id::{DestinationSlot, PortId, ServiceSlot};
-use crate::packet::Family;
+use crate::packet::{Family, mss};
 use housekeeping::Address;
 use service::{Service, Tenancy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -584,6 +584,12 @@ fn threshold_change(slot: DestinationSlot, spec: &DestinationSpec) -> ThresholdC
 fn check_service(spec: &ServiceSpec) -> Result<(), EditError> {
     if !spec.maglev.is_possible() {
         return Err(EditError::MaglevSize);
+    }
+    if spec
+        .mss_clamp
+        .is_some_and(|most| !spec.key.may_be_tcp() || !mss::clamps(spec.key.is_v6()).contains(&most))
+    {
+        return Err(EditError::MssClamp);
     }
     if matches!(spec.key, ServiceKey::Mark { mark: 0, .. }) {
         return Err(EditError::MarkZero);

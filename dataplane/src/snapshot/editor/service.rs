@@ -189,6 +189,7 @@ impl Service {
             flags: self.spec.flags,
             persistence: self.spec.persistence,
             one_packet: self.spec.one_packet,
+            mss_clamp: self.spec.mss_clamp,
             shared_counts: self.spec.scheduler.reads_counts() || self.with_threshold > 0,
             list_version: self.list_version,
             candidates: self.list.iter().map(|entry| entry.candidate).collect(),

@@ -28,6 +28,8 @@ pub struct ServiceSpec {
     pub persistence: Option<Persistence>,
     /// Every datagram is scheduled anew.
     pub one_packet: bool,
+    /// Greatest MSS option of a SYN that passes, in bytes; `None` leaves them alone.
+    pub mss_clamp: Option<u16>,
     /// How mh fills its table.
     pub maglev: Maglev,
 }
@@ -36,7 +38,15 @@ impl ServiceSpec {
     /// A service without options.
     #[must_use]
     pub const fn new(key: ServiceKey, scheduler: SchedulerKind) -> Self {
-        Self { key, scheduler, flags: 0, persistence: None, one_packet: false, maglev: Maglev::KERNEL }
+        Self {
+            key,
+            scheduler,
+            flags: 0,
+            persistence: None,
+            one_packet: false,
+            mss_clamp: None,
+            maglev: Maglev::KERNEL,
+        }
     }
 }
 
@@ -125,6 +135,9 @@ pub enum EditError {
     /// Not a size that mh's permutations work with.
     #[error("the size of mh's table is not a prime number from 251 to 65537; the kernel's is 4093")]
     MaglevSize,
+    /// Below what a SYN without the option means, above what a packet carries, or a service that is not of TCP.
+    #[error("the MSS clamp is not 536 to 65495 (IPv6: 1220 to 65475), or the service is not of TCP")]
+    MssClamp,
     /// Mark 0 is no mark.
     #[error("a mark is not 0")]
     MarkZero,
