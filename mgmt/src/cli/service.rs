@@ -124,6 +124,15 @@ pub(super) fn service_filter(text: &str) -> Result<ServiceFilter, String> {
     Ok(ServiceFilter(ServiceKey::Address { protocol, address }))
 }
 
+/// `none` is written as 0.
+fn mss_clamp(text: &str) -> Result<u16, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    text.parse()
+        .map_err(|_| format!("`{text}` is no number of bytes up to 65535; write one such as 1440, or none"))
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
     /// Add a virtual service
@@ -147,6 +156,9 @@ pub(super) enum ServiceCommand {
         /// Part of the client's address that counts: 255.255.255.0 or a prefix length
         #[arg(long, short = 'M')]
         netmask: Option<ClientMask>,
+        /// Greatest TCP MSS that a SYN which passes may offer, in bytes, such as 1440; none: whatever it does
+        #[arg(long, value_name = "BYTES|none", value_parser = mss_clamp)]
+        mss_clamp: Option<u16>,
         /// Return only when every worker uses the change
         #[arg(long)]
         wait: bool,
@@ -172,6 +184,9 @@ pub(super) enum ServiceCommand {
         /// Part of the client's address that counts: 255.255.255.0 or a prefix length
         #[arg(long, short = 'M')]
         netmask: Option<ClientMask>,
+        /// Greatest TCP MSS that a SYN which passes may offer, in bytes, such as 1440; none: whatever it does
+        #[arg(long, value_name = "BYTES|none", value_parser = mss_clamp)]
+        mss_clamp: Option<u16>,
         /// Return only when every worker uses the change
         #[arg(long)]
         wait: bool,
@@ -231,7 +246,17 @@ impl ServiceCommand {
     pub(super) fn change(&self) -> Result<Option<(Change, bool)>, Failure> {
         Ok(Some(match self {
             Self::List { .. } => return Ok(None),
-            Self::Add { service, scheduler, sched_flags, maglev, one_packet, persistent, netmask, wait } => {
+            Self::Add {
+                service,
+                scheduler,
+                sched_flags,
+                maglev,
+                one_packet,
+                persistent,
+                netmask,
+                mss_clamp,
+                wait,
+            } => {
                 let key = service.key()?;
                 refuse_mistakes(key, *persistent, *one_packet)?;
                 let service = ServiceSpec {
@@ -241,11 +266,22 @@ impl ServiceCommand {
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,
+                    mss_clamp: mss_clamp.unwrap_or(0),
                     ..ServiceSpec::new(key, *scheduler)
                 };
                 (Change::ServiceAdd(ServiceAdd { service }), *wait)
             }
-            Self::Edit { service, scheduler, sched_flags, maglev, one_packet, persistent, netmask, wait } => {
+            Self::Edit {
+                service,
+                scheduler,
+                sched_flags,
+                maglev,
+                one_packet,
+                persistent,
+                netmask,
+                mss_clamp,
+                wait,
+            } => {
                 let service = service.key()?;
                 // An edit without --persistent leaves what there is.
                 refuse_mistakes(service, persistent.unwrap_or(1), one_packet.unwrap_or(false))?;
@@ -258,10 +294,11 @@ impl ServiceCommand {
                     one_packet: *one_packet,
                     persistent: *persistent,
                     netmask: *netmask,
+                    mss_clamp: *mss_clamp,
                 };
                 if edit == ServiceEdit::of(service) {
                     return Err(Failure::Usage(
-                        "nothing to change: name --scheduler, --sched-flags, --mh-size, --mh-order, --one-packet, --persistent or --netmask"
+                        "nothing to change: name --scheduler, --sched-flags, --mh-size, --mh-order, --one-packet, --persistent, --netmask or --mss-clamp"
                             .into(),
                     ));
                 }

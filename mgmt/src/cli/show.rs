@@ -181,6 +181,9 @@ fn service_line(out: &mut dyn Write, service: &ServiceState) -> io::Result<()> {
     if let Some(netmask) = service.netmask {
         write!(out, " netmask {netmask}")?;
     }
+    if let Some(bytes) = service.mss_clamp {
+        write!(out, " mss clamp {bytes}")?;
+    }
     writeln!(out)
 }
 

@@ -71,6 +71,21 @@ fn long_and_short_options_mean_the_same() {
             "uvsctl destination add -f 7 -r 1.2.3.5:8080 -g",
             "+ mark 7 -> 1.2.3.5:8080 direct weight 1",
         ),
+        (
+            "uvsctl service add --tcp 1.2.3.4:80 --mss-clamp 1440",
+            "uvsctl service add -t 1.2.3.4:80 --mss-clamp=1440 --wait",
+            "+ service tcp 1.2.3.4:80 scheduler wlc mss clamp 1440",
+        ),
+        (
+            "uvsctl service add --tcp 1.2.3.4:80 --mss-clamp none",
+            "uvsctl service add -t 1.2.3.4:80",
+            "+ service tcp 1.2.3.4:80 scheduler wlc",
+        ),
+        (
+            "uvsctl service edit --tcp 1.2.3.4:80 --mss-clamp none",
+            "uvsctl service edit -t 1.2.3.4:80 --mss-clamp 0",
+            "~ service tcp 1.2.3.4:80 mss clamp 0",
+        ),
         ("uvsctl service flush", "uvsctl service flush --wait", "- all services"),
         (
             "uvsctl mark add --mark 7 --protocol tcp --source 10.0.0.0/8 --destination-ports 80-443 --port eth0",
@@ -114,6 +129,8 @@ fn wrong_command_lines_are_refused_with_the_mend() {
         ("uvsctl service add --tcp 1.2.3.4", "write 1.2.3.4:80"),
         ("uvsctl service add --tcp 1.2.3.4:80 --scheduler mhh", "this director has rr, wrr, lc, wlc"),
         ("uvsctl service edit --tcp 1.2.3.4:80 --mh-order sorted", "write kernel or canonical"),
+        ("uvsctl service edit --tcp 1.2.3.4:80 --mss-clamp 70000", "write one such as 1440, or none"),
+        ("uvsctl service edit --tcp 1.2.3.4:80 --mss-clamp off", "write one such as 1440, or none"),
         ("uvsctl service add --mark 0", "zero"),
         ("uvsctl service add --tcp 1.2.3.4:80 --ipv6", "cannot be used with"),
         ("uvsctl service add --tcp 1.2.3.4:80 --sched-flags sh", "write flag-1"),

@@ -388,6 +388,7 @@ fn service(spec: &ServiceSpec, path: &str, problems: &mut Problems) {
                 maglev: Maglev::KERNEL,
                 one_packet: spec.one_packet,
                 persistence: None,
+                mss_clamp: None,
                 destinations: Vec::new(),
             }
         }
@@ -427,6 +428,7 @@ fn refused(refusal: &Refusal, path: &str, problems: &mut Problems) {
         Refusal::Persistent(_) => "persistent",
         Refusal::MaglevAlone(_) => "scheduler",
         Refusal::MaglevSize(_) => "mh_size",
+        Refusal::MssAlone(_) | Refusal::MssClamp(..) => "mss_clamp",
         Refusal::TunnelPort | Refusal::TunnelChecksum(_) => "method",
         _ => "address",
     };

@@ -75,6 +75,10 @@ const KEYS: &[(&str, &str)] = &[
     ("service.mh_order", "\"canonical\" or \"kernel\""),
     ("service.persistent", "seconds a client stays on its server, such as 120; 0: no persistence"),
     ("service.netmask", "\"255.255.255.0\" or a prefix length such as 24"),
+    (
+        "service.mss_clamp",
+        "bytes of TCP data in a segment, 536 to 65495 (IPv6: 1220 to 65475), such as 1440; 0: none",
+    ),
     ("service.destination.address", "the real server, such as \"192.168.132.64:80\""),
     ("service.destination.weight", "0 to 2147483647; 0 takes no new connections"),
     (

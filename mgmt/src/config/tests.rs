@@ -370,3 +370,25 @@ fn a_file_means_the_canonical_order_of_mh_unless_it_says_otherwise() {
         assert!(findings.to_string().contains(mend), "{findings}");
     }
 }
+
+#[test]
+fn an_mss_clamp_is_read_and_a_wrong_one_is_shown_where_it_stands() {
+    let service = |protocol: &str, rest: &str| {
+        format!("[[service]]\nprotocol = \"{protocol}\"\naddress = \"192.168.132.254:90\"\n{rest}\n")
+    };
+    let read = only("mss", &format!("{GOOD}{}", service("tcp", "mss_clamp = 1440"))).unwrap();
+    assert_eq!(read.config.service[1].mss_clamp, 1440);
+    for (protocol, rest, mend) in [
+        ("tcp", "mss_clamp = 535", "536 to 65495 bytes; write what the path's MTU leaves"),
+        ("tcp", "mss_clamp = 70000", "write bytes of TCP data"),
+        ("tcp", "mss_clamp = \"none\"", "write bytes of TCP data"),
+        ("udp", "mss_clamp = 1440", "leave it away"),
+        ("tcp", "mss_clmp = 1440", "did you mean `mss_clamp`?"),
+    ] {
+        let findings =
+            only("bad-mss", &format!("{GOOD}{}", service(protocol, rest))).unwrap_err().to_string();
+        assert!(findings.contains(mend), "{findings}");
+        let line = GOOD.lines().count() + 4;
+        assert!(findings.contains(&format!(":{line}:1")), "{line}: {findings}");
+    }
+}

@@ -88,6 +88,9 @@ pub struct ServiceEdit {
     /// How mh fills its table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mh_order: Option<MaglevOrder>,
+    /// Greatest MSS option of a TCP SYN that passes, in bytes; 0: they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_clamp: Option<u16>,
 }
 
 impl ServiceEdit {
@@ -103,6 +106,7 @@ impl ServiceEdit {
             scheduler_flags: None,
             mh_size: None,
             mh_order: None,
+            mss_clamp: None,
         }
     }
 }
@@ -235,6 +239,9 @@ impl fmt::Display for ServiceSpec {
         if let Some(netmask) = self.netmask {
             write!(f, " netmask {netmask}")?;
         }
+        if self.mss_clamp != 0 {
+            write!(f, " mss clamp {}", self.mss_clamp)?;
+        }
         Ok(())
     }
 }
@@ -272,7 +279,8 @@ impl fmt::Display for Change {
                 named(f, "one packet", edit.one_packet)?;
                 named(f, "flags", edit.scheduler_flags)?;
                 named(f, "size", edit.mh_size)?;
-                named(f, "order", edit.mh_order)
+                named(f, "order", edit.mh_order)?;
+                named(f, "mss clamp", edit.mss_clamp)
             }
             Self::ServiceDelete(delete) => write!(f, "- service {}", delete.service),
             Self::DestinationAdd(add) => write!(f, "+ {} -> {}", add.service, add.destination),

@@ -44,6 +44,7 @@ fn service_edit(before: &Service, after: &Service) -> Option<Change> {
         mh_size: other(before.maglev.size, after.maglev.size).filter(|_| after.scheduler == Scheduler::Mh),
         mh_order: other(MaglevOrder::of(before.maglev), MaglevOrder::of(after.maglev))
             .filter(|_| after.scheduler == Scheduler::Mh),
+        mss_clamp: other(before.mss_clamp.unwrap_or(0), after.mss_clamp.unwrap_or(0)),
     };
     (edit != ServiceEdit::of(after.key)).then_some(Change::ServiceEdit(edit))
 }

@@ -12,6 +12,7 @@ mod maglev;
 mod marks;
 mod mask;
 mod method;
+mod mss;
 mod refusal;
 mod settings;
 mod spec;

@@ -1,7 +1,9 @@
 //! Why a change is refused: the kernel's reasons under the kernel's names, each with a sentence that says the mend.
 
+use dataplane::packet::mss;
 use dataplane::snapshot::Maglev;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use super::{
     ClientMask, Family, MARK_RULES_MAX, MarkRule, Scheduler, ServiceKey, TIMEOUT_MAX_S, TunnelKind,
@@ -47,6 +49,17 @@ pub enum Refusal {
         high = Maglev::GREATEST
     )]
     MaglevSize(u32),
+    /// Only TCP has a maximum segment size.
+    #[error("mss_clamp is an option of TCP services and of marks, not of {0}; leave it away")]
+    MssAlone(ServiceKey),
+    /// Below what a SYN without the option means, or above what a packet carries.
+    #[error(
+        "mss_clamp {0} is not {low} to {high} bytes; write what the path's MTU leaves, such as {such} for 1500, or 0 for none",
+        low = clamps(*.1).start(),
+        high = clamps(*.1).end(),
+        such = if *.1 == Family::Ipv6 { 1440 } else { 1460 }
+    )]
+    MssClamp(u16, Family),
     /// Not the name of a forwarding method.
     #[error("there is no forwarding method `{0}`; write direct, masquerade or tunnel")]
     UnknownMethod(String),
@@ -182,6 +195,10 @@ fn masks(family: Family) -> &'static str {
     }
 }
 
+fn clamps(family: Family) -> RangeInclusive<u16> {
+    mss::clamps(family == Family::Ipv6)
+}
+
 fn schedulers() -> String {
     Scheduler::ALL.map(Scheduler::name).join(", ")
 }
@@ -198,11 +215,14 @@ impl Refusal {
             Self::NoDestination { .. } => ("no_destination", "ENOENT"),
             Self::NoMarkRule(_) => ("no_mark_rule", "ENOENT"),
             Self::NoScheduler(_) => ("no_scheduler", "ENOENT"),
-            Self::Weight(_) | Self::Persistent(_) | Self::Thresholds { .. } => ("out_of_range", "ERANGE"),
+            Self::Weight(_) | Self::Persistent(_) | Self::MssClamp(..) | Self::Thresholds { .. } => {
+                ("out_of_range", "ERANGE")
+            }
             Self::Timeout { .. } => ("out_of_range", "EINVAL"),
             Self::UnknownMethod(_)
             | Self::MaglevAlone(_)
             | Self::MaglevSize(_)
+            | Self::MssAlone(_)
             | Self::TunnelPort
             | Self::TunnelChecksum(_)
             | Self::NetmaskAlone(_)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::key::key_of_fields;
 use super::maglev::maglev;
+use super::mss::mss_clamp;
 use super::{ClientMask, Family, MaglevOrder, Method, Refusal, SchedulerFlags, ServiceKey};
 use crate::address::{Endpoint, Protocol, Server};
 
@@ -44,6 +45,10 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+fn is_none(bytes: &u16) -> bool {
+    *bytes == 0
+}
+
 /// A virtual service as written in `[[service]]` and in `service.add`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
@@ -70,6 +75,9 @@ pub struct ServiceSpec {
     /// Part of the client's address that persistence looks at; absent: all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netmask: Option<ClientMask>,
+    /// Greatest MSS option of a TCP SYN that passes, in bytes; 0 or absent: they stay as they are.
+    #[serde(skip_serializing_if = "is_none")]
+    pub mss_clamp: u16,
     /// Destinations in the order they are added; a listing shows the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destination: Vec<DestinationSpec>,
@@ -94,6 +102,8 @@ struct ServiceFields {
     #[serde(default)]
     persistent: u32,
     netmask: Option<ClientMask>,
+    #[serde(default)]
+    mss_clamp: u16,
     #[serde(default, alias = "destinations")]
     destination: Vec<DestinationSpec>,
 }
@@ -120,6 +130,7 @@ impl<'de> Deserialize<'de> for ServiceSpec {
                     one_packet: fields.one_packet,
                     persistent: fields.persistent,
                     netmask: fields.netmask,
+                    mss_clamp: fields.mss_clamp,
                     destination: fields.destination,
                 })
             }
@@ -172,6 +183,8 @@ pub struct Service {
     pub one_packet: bool,
     /// `None`: every connection is scheduled.
     pub persistence: Option<Persistence>,
+    /// Greatest MSS option of a TCP SYN that passes, in bytes; `None`: they stay as they are.
+    pub mss_clamp: Option<u16>,
     /// Newest first, as the kernel keeps them: schedulers depend on this order.
     pub destinations: Vec<Destination>,
 }
@@ -240,6 +253,7 @@ impl Service {
             maglev: maglev(spec.scheduler, Maglev::KERNEL, spec.mh_size, spec.mh_order)?,
             one_packet: spec.one_packet,
             persistence: persistence(key, spec.persistent, spec.netmask)?,
+            mss_clamp: mss_clamp(key, spec.mss_clamp)?,
             destinations: Vec::new(),
         })
     }
@@ -271,6 +285,7 @@ impl Service {
             one_packet: self.one_packet,
             persistent: self.persistence.map_or(0, |held| held.timeout_s),
             netmask: self.persistence.map(|held| held.mask).filter(|mask| *mask != whole),
+            mss_clamp: self.mss_clamp.unwrap_or(0),
             destination: self.destinations.iter().rev().map(|destination| destination.to_spec()).collect(),
         }
     }
@@ -289,6 +304,7 @@ impl ServiceSpec {
             one_packet: false,
             persistent: 0,
             netmask: None,
+            mss_clamp: 0,
             destination: Vec::new(),
         }
     }

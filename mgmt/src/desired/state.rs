@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::diff::{mark_changes, service_changes};
 use super::maglev::maglev;
+use super::mss::mss_clamp;
 use super::settings::check_settings;
 use super::spec::persistence;
 use super::{
@@ -299,6 +300,8 @@ impl Desired {
         after.one_packet = edit.one_packet.unwrap_or(before.one_packet);
         after.scheduler_flags = edit.scheduler_flags.unwrap_or(before.scheduler_flags);
         after.maglev = maglev(after.scheduler, before.maglev, edit.mh_size, edit.mh_order)?;
+        after.mss_clamp =
+            edit.mss_clamp.map_or(Ok(before.mss_clamp), |bytes| mss_clamp(edit.service, bytes))?;
         Ok(Draft::edit(before, after))
     }
 

@@ -202,6 +202,16 @@ fn editing_a_service_changes_only_what_is_named() {
     let none = ServiceEdit { persistent: Some(0), ..nothing };
     make(&mut desired, &Change::ServiceEdit(none)).unwrap();
     assert_eq!(desired.service(key(254, 80)).unwrap().persistence, None);
+    let clamp = |desired: &Desired| desired.service(key(254, 80)).unwrap().mss_clamp;
+    let edit = ServiceEdit { mss_clamp: Some(1440), ..nothing };
+    assert_eq!(make(&mut desired, &Change::ServiceEdit(edit)).unwrap().changes, [Change::ServiceEdit(edit)]);
+    make(&mut desired, &Change::ServiceEdit(ServiceEdit { one_packet: Some(false), ..nothing })).unwrap();
+    assert_eq!(clamp(&desired), Some(1440));
+    let wrong = ServiceEdit { mss_clamp: Some(535), ..nothing };
+    assert!(matches!(make(&mut desired, &Change::ServiceEdit(wrong)), Err(Refusal::MssClamp(535, _))));
+    let off = ServiceEdit { mss_clamp: Some(0), ..nothing };
+    assert_eq!(make(&mut desired, &Change::ServiceEdit(off)).unwrap().changes, [Change::ServiceEdit(off)]);
+    assert_eq!(clamp(&desired), None);
 }
 
 /// The kernel's wrr begins its round again at every edit: the data path has to hear of one that changes nothing.
@@ -395,13 +405,16 @@ fn any_change() -> impl Strategy<Value = Change> {
         (1_u8..5).prop_map(|s| add_service(service(s))),
         (1_u8..5).prop_map(|s| Change::ServiceDelete(ServiceDelete { service: key(s, 80) })),
         (0_u8..1).prop_map(|_| Change::ServiceFlush(ServiceFlush {})),
-        ((1_u8..5), 0_usize..4, prop::option::of(0_u32..3)).prop_map(|(s, scheduler, persistent)| {
-            Change::ServiceEdit(ServiceEdit {
-                scheduler: Some(Scheduler::ALL[scheduler]),
-                persistent,
-                ..ServiceEdit::of(key(s, 80))
-            })
-        }),
+        ((1_u8..5), 0_usize..4, prop::option::of(0_u32..3), prop::option::of(any::<bool>())).prop_map(
+            |(s, scheduler, persistent, clamp)| {
+                Change::ServiceEdit(ServiceEdit {
+                    scheduler: Some(Scheduler::ALL[scheduler]),
+                    persistent,
+                    mss_clamp: clamp.map(|on| if on { 536 } else { 0 }),
+                    ..ServiceEdit::of(key(s, 80))
+                })
+            }
+        ),
         ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| add_destination(s, d)),
         ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| add_destination(s, d)),
         ((1_u8..5), (1_u8..7)).prop_map(|(s, d)| delete_destination(s, d)),

@@ -195,12 +195,13 @@ fn service_state(spec: &ServiceSpec) -> ServiceState {
         key: spec.key,
         scheduler: spec.scheduler,
         scheduler_flags: spec.scheduler_flags,
-        // The wire has no words for mh's table: it is the kernel's.
+        // The wire has no words for mh's table, which is the kernel's, nor for what is our own.
         mh_size: None,
         mh_order: None,
         one_packet: spec.one_packet,
         persistent: spec.persistent,
         netmask: held_mask(spec.key, spec.persistent, spec.netmask),
+        mss_clamp: None,
         traffic: Traffic::default(),
         destinations: Vec::new(),
     }

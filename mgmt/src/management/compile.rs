@@ -51,6 +51,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
             .persistence
             .map(|held| Persistence { timeout: held.timeout_s.saturating_mul(1000), mask: mask(held.mask) }),
         one_packet: service.one_packet,
+        mss_clamp: service.mss_clamp,
         maglev: service.maglev,
     }
 }

@@ -130,6 +130,7 @@ impl Management {
             one_packet: service.one_packet,
             persistent: service.persistence.map_or(0, |held| held.timeout_s),
             netmask: service.persistence.map(|held| held.mask),
+            mss_clamp: service.mss_clamp,
             traffic: slot.map_or_else(Traffic::default, |slot| self.counters.service(slot, present)),
             destinations,
         }

@@ -5,7 +5,8 @@ use crate::address::{Endpoint, Mac, Prefix, Protocol};
 use crate::config::Neighbour;
 use crate::desired::{
     Apply, DestinationAdd, DestinationDelete, DestinationEdit, DestinationSpec, Family, MarkRule, Method,
-    Scheduler, ServiceAdd, ServiceDelete, ServiceFlush, ServiceSpec, SettingsEdit, TimeoutsSet, Tunnel,
+    Scheduler, SchedulerFlags, ServiceAdd, ServiceDelete, ServiceEdit, ServiceFlush, ServiceSpec,
+    SettingsEdit, TimeoutsSet, Tunnel,
 };
 use crate::protocol::{
     ConnectionQuery, DestinationState, Request, Response, ServicePageQuery, ServiceQuery, ServiceState,
@@ -284,6 +285,33 @@ fn marks_reach_the_snapshot_and_a_rules_port_must_be_there() {
     assert_eq!(lab.services()[0].key, marked);
     let snapshot = lab.change(&Change::MarkRuleDelete(rule("eth0")));
     assert!(snapshot.marks.rules().is_empty());
+}
+
+#[test]
+fn a_clamp_reaches_the_workers_and_the_listing_and_ipvsadms_edits_leave_it() {
+    let mut lab = Lab::new();
+    lab.add_service(1, &[1]);
+    let nothing = ServiceEdit::of(key(1));
+    let clamp = |lab: &Lab, snapshot: &Snapshot| {
+        let service = snapshot.services.iter().flatten().next().unwrap().mss_clamp;
+        assert_eq!(lab.services()[0].mss_clamp, service);
+        service
+    };
+    let snapshot = lab.change(&Change::ServiceEdit(ServiceEdit { mss_clamp: Some(1440), ..nothing }));
+    assert_eq!(clamp(&lab, &snapshot), Some(1440));
+    // What ipvsadm -E says is all of what it knows.
+    let theirs = ServiceEdit {
+        scheduler: Some(Scheduler::Wlc),
+        persistent: Some(60),
+        netmask: Some("255.255.255.255".parse().unwrap()),
+        one_packet: Some(false),
+        scheduler_flags: Some(SchedulerFlags::default()),
+        ..nothing
+    };
+    let snapshot = lab.change(&Change::ServiceEdit(theirs));
+    assert_eq!(clamp(&lab, &snapshot), Some(1440));
+    let snapshot = lab.change(&Change::ServiceEdit(ServiceEdit { mss_clamp: Some(0), ..nothing }));
+    assert_eq!(clamp(&lab, &snapshot), None);
 }
 
 #[test]

@@ -124,6 +124,9 @@ pub struct ServiceState {
     /// Part of the client's address that persistence looks at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netmask: Option<ClientMask>,
+    /// Greatest MSS option of a TCP SYN that passes, in bytes; nothing where they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_clamp: Option<u16>,
     /// What its destinations counted, removed ones included.
     #[serde(flatten)]
     pub traffic: Traffic,
