@@ -84,7 +84,7 @@ fn long_and_short_options_mean_the_same() {
         (
             "uvsctl service edit --tcp 1.2.3.4:80 --mss-clamp none",
             "uvsctl service edit -t 1.2.3.4:80 --mss-clamp 0",
-            "~ service tcp 1.2.3.4:80 mss clamp 0",
+            "~ service tcp 1.2.3.4:80 mss clamp none",
         ),
         ("uvsctl service flush", "uvsctl service flush --wait", "- all services"),
         (

@@ -280,7 +280,8 @@ impl fmt::Display for Change {
                 named(f, "flags", edit.scheduler_flags)?;
                 named(f, "size", edit.mh_size)?;
                 named(f, "order", edit.mh_order)?;
-                named(f, "mss clamp", edit.mss_clamp)
+                let clamp = |bytes| if bytes == 0 { "none".to_owned() } else { u16::to_string(&bytes) };
+                named(f, "mss clamp", edit.mss_clamp.map(clamp))
             }
             Self::ServiceDelete(delete) => write!(f, "- service {}", delete.service),
             Self::DestinationAdd(add) => write!(f, "+ {} -> {}", add.service, add.destination),
