@@ -70,6 +70,21 @@ fn an_association_through_masquerading_is_what_would_have_been_sent() {
     }
 }
 
+/// The bytes of an IPv6 address are no IPv4 options, whatever they are.
+#[test]
+fn associations_over_ipv6_are_tracked_whatever_the_addresses() {
+    const SERVICE6: &str = "[2001:db8::100]:80";
+    let mut gateway = Gateway::alone();
+    gateway.service(key(SCTP, VIP6, 80));
+    gateway.destination(key(SCTP, VIP6, 80), ip("fd00:10::3"), 80, Method::Direct);
+    for client in
+        ["[2001:db8:1::8302:aabb]:1024", "[2001:db8:1::703:400]:1024", "[2001:db8:1::44ff:ff05]:1024"]
+    {
+        let frame = Frame { payload: INIT.to_vec(), ..request(client, SERVICE6) };
+        assert_eq!(gateway.sent(CLIENTS, &frame.sctp()).0, SERVERS, "{client}");
+    }
+}
+
 #[test]
 fn only_an_init_opens_and_sloppy_anything_but_an_abort() {
     let mut gateway = served(Gateway::alone(), Method::Direct);

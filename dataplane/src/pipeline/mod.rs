@@ -206,7 +206,7 @@ impl<P: Packet> Engine<P> {
         if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
             self.icmp(port, packet, headers, turn);
         } else if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
-            || !options_are_ours(&packet, &headers)
+            || (headers.has_options() && !options_are_ours(&packet, &headers))
         {
             self.core.not_ours(port, packet, &headers, turn);
         } else {
