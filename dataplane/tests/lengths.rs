@@ -298,6 +298,26 @@ fn options_are_filled_in() {
     assert_eq!(later[34..46], [[1; 11].as_slice(), &[0]].concat());
 }
 
+/// RFC 1812, 4.3.2.5, and the kernel's recorded answers: an ICMP error has the options that the packet had, and quotes it with
+/// them filled in.
+#[test]
+fn errors_repeat_options_and_the_type_of_service() {
+    let mut lab = Lab::web(SchedulerKind::Rr, None, DirectorConfig::default());
+    let mut frame = from_client(1, 80);
+    frame.ttl = 1;
+    let mut frame = with_options(&frame.tcp(tcp::SYN), &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frame[15] = 0xff;
+    fill_header(&mut frame[14..46]);
+    let outcomes = lab.receive(&frame);
+    let [Outcome::Transmitted(_, icmp)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    let recorded = [7, 11, 12, 192, 168, 132, 254, 192, 168, 132, 254, 0];
+    assert_eq!((icmp.len(), icmp[14], icmp[15], &icmp[34..46]), (14 + 92, 0x48, 0xde, &recorded[..]));
+    assert!(header_valid(&icmp[14..46]));
+    assert_eq!(dataplane::packet::checksum::sum(&icmp[46..]), 0xffff);
+    let quoted = [7, 11, 8, 192, 168, 132, 254, 0, 0, 0, 0, 0];
+    assert_eq!((icmp[46], &icmp[64..66], &icmp[74..86]), (11, &frame[24..26], &quoted[..]));
+}
+
 /// Source routes and malformed options are the local stack's to refuse, unchanged.
 #[test]
 fn other_options_reach_the_local_stack() {

@@ -47,8 +47,23 @@ const LONGEST_V4: usize = 576;
 const LONGEST_V6: usize = 1280;
 const ICMP: usize = 8;
 const TTL: u8 = 64;
-/// Internetwork control, as the kernel marks its ICMP errors.
-const TOS: u8 = 0xc0;
+/// Internetwork control, as the kernel marks its ICMP errors, beside the type of service that the packet asked for (RFC 1812,
+/// 4.3.2.5).
+const PRECEDENCE: u8 = 0xc0;
+const SERVICE: u8 = 0x1e;
+
+/// An ICMP error that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// What it says.
+    pub report: Report,
+    /// Who says it: the virtual address.
+    pub source: IpAddr,
+    /// For an IPv4 header, which goes without DF: the caller counts it up.
+    pub identification: u16,
+    /// For an IPv4 header: whole words, at most 40 bytes.
+    pub options: &'a [u8],
+}
 
 /// Whether an error about this packet may be sent at all.
 #[must_use]
@@ -78,37 +93,34 @@ pub fn may_answer(frame: &[u8], headers: &Headers) -> bool {
     }
 }
 
-/// Writes into `answer` the ICMP error about `frame`, from `source` (the virtual address) to the packet's sender, back the
-/// way it came: MAC addresses swapped, VLAN tags kept, TTL 64.
+/// Writes into `packet` the ICMP error about `frame` to the packet's sender, back the way it came: MAC addresses swapped, VLAN tags
+/// kept, TTL 64.
 ///
 /// `frame` is the first segment, `headers` what parsing said of it. The packet is quoted as far as it fits, as it is now: where
 /// the kernel finds out after it has decremented the TTL, the caller has done so too.
-/// `identification` goes into an IPv4 header without DF: the caller counts it up.
 ///
 /// # Errors
-/// [`Unsent`]; `answer` is then unspecified.
+/// [`Unsent`]; `packet` is then unspecified.
 pub fn answer<P: Packet>(
     frame: &[u8],
     headers: &Headers,
-    report: Report,
-    source: IpAddr,
-    identification: u16,
-    answer: &mut P,
+    answer: &Answer<'_>,
+    packet: &mut P,
 ) -> Result<(), Unsent> {
     if !may_answer(frame, headers) {
         return Err(Unsent::Forbidden);
     }
     let network = usize::from(headers.network);
     let (header, longest) = match headers.family {
-        Family::V4 => (20, LONGEST_V4),
+        Family::V4 => (20 + answer.options.len(), LONGEST_V4),
         Family::V6 => (40, LONGEST_V6),
     };
     let original = frame.get(network..).ok_or(Unsent::Impossible)?;
     let quote = original.len().min(headers.ip_length as usize).min(longest - header - ICMP);
-    if !answer.set_length(network + header + ICMP + quote) {
+    if !packet.set_length(network + header + ICMP + quote) {
         return Err(Unsent::Impossible);
     }
-    let data = answer.data_mut();
+    let data = packet.data_mut();
     let link = frame.get(12..network).ok_or(Unsent::Impossible)?;
     let (ethernet, ip) = data.split_at_mut_checked(network).ok_or(Unsent::Impossible)?;
     let Some((macs, tags)) = ethernet.split_first_chunk_mut::<12>() else { return Err(Unsent::Impossible) };
@@ -119,12 +131,13 @@ pub fn answer<P: Packet>(
     let (ip_header, icmp) = ip.split_at_mut_checked(header).ok_or(Unsent::Impossible)?;
     let (icmp_header, quoted) = icmp.split_first_chunk_mut::<ICMP>().ok_or(Unsent::Impossible)?;
     quoted.copy_from_slice(&original[..quote]);
-    *icmp_header = icmp_head(headers.family, report);
+    *icmp_header = icmp_head(headers.family, answer.report);
     let length = short(ICMP + quote);
-    let pseudo = match (headers.family, source) {
+    let pseudo = match (headers.family, answer.source) {
         (Family::V4, IpAddr::V4(source)) => {
-            let destination = headers.addresses_v4(frame).0;
-            fill_v4(ip_header, source, destination, length, identification);
+            let ends = (source, headers.addresses_v4(frame).0);
+            let service = original.get(1).map_or(0, |tos| tos & SERVICE);
+            fill_v4(ip_header, ends, length, service | PRECEDENCE, answer).ok_or(Unsent::Impossible)?;
             0
         }
         (Family::V6, IpAddr::V6(source)) => {
@@ -160,18 +173,28 @@ const fn icmp_head(family: Family, report: Report) -> [u8; 8] {
     [kind, code, 0, 0, a, b, c, d]
 }
 
-fn fill_v4(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, length: u16, identification: u16) {
-    let Some(header) = header.first_chunk_mut::<20>() else { return };
-    header.fill(0);
-    header[0] = 0x45;
-    header[1] = TOS;
-    header[2..4].copy_from_slice(&(20 + length).to_be_bytes());
-    header[4..6].copy_from_slice(&identification.to_be_bytes());
-    header[8] = TTL;
-    header[9] = protocol::ICMP;
-    header[12..16].copy_from_slice(&source.octets());
-    header[16..20].copy_from_slice(&destination.octets());
+fn fill_v4(
+    header: &mut [u8],
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    length: u16,
+    tos: u8,
+    answer: &Answer<'_>,
+) -> Option<()> {
+    let words = u8::try_from(header.len() / 4).ok().filter(|words| *words <= 15)?;
+    let total = length.checked_add(u16::try_from(header.len()).ok()?)?;
+    let (fixed, options) = header.split_first_chunk_mut::<20>()?;
+    fixed.fill(0);
+    fixed[0] = 0x40 | words;
+    fixed[1] = tos;
+    fixed[2..4].copy_from_slice(&total.to_be_bytes());
+    fixed[4..6].copy_from_slice(&answer.identification.to_be_bytes());
+    fixed[8] = TTL;
+    fixed[9] = protocol::ICMP;
+    fixed[12..16].copy_from_slice(&source.octets());
+    fixed[16..20].copy_from_slice(&destination.octets());
+    options.copy_from_slice(answer.options);
     checksum::fill_header(header);
+    Some(())
 }
 
 fn fill_v6(header: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, length: u16) {

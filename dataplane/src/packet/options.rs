@@ -1,6 +1,8 @@
-//! IPv4 options (RFC 791) of packets that pass: what a host writes into them, and what of them goes into later fragments.
+//! IPv4 options (RFC 791) of packets that pass: what a host writes into them, what of them goes into later fragments, and what
+//! of them an answer to the packet repeats.
 
 use super::checksum::fill_header;
+use std::net::Ipv4Addr;
 
 /// Longest options of a header.
 const LONGEST: usize = 40;
@@ -19,24 +21,41 @@ const COPIED: u8 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotOurs;
 
+/// The host that options are filled in by.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a function has none")]
+pub struct Host<'a> {
+    /// Any count of milliseconds: it is marked as not being counted from midnight.
+    pub milliseconds: u32,
+    /// Which addresses are this host's.
+    pub is_own: &'a dyn Fn(Ipv4Addr) -> bool,
+}
+
+impl Host<'_> {
+    const fn time(&self) -> [u8; 4] {
+        const NOT_FROM_MIDNIGHT: u32 = 1 << 31;
+        (self.milliseconds | NOT_FROM_MIDNIGHT).to_be_bytes()
+    }
+}
+
 /// Whether [`record`] would take these options.
 #[must_use]
 pub fn acceptable(header: &[u8]) -> bool {
+    let host = Host { milliseconds: 0, is_own: &|_| false };
     let mut copy = Copied::of(header);
-    copy.is_some() && fill(copy.as_mut().map_or(&mut [][..], Copied::bytes), [0; 4], 0).is_ok()
+    copy.is_some() && fill(copy.as_mut().map_or(&mut [][..], Copied::bytes), [0; 4], &host).is_ok()
 }
 
 /// Writes into a header's options what they ask of a host on the way: its address, the time, or that there was no room for it;
 /// and corrects the header checksum. `header` is all of it. The address is the packet's own destination, as the kernel takes the
-/// packet for one to this host. `milliseconds` is any count of them: it is marked as not being counted from midnight.
+/// packet for one to this host.
 ///
 /// # Errors
 /// [`NotOurs`]; nothing was changed.
-pub fn record(header: &mut [u8], milliseconds: u32) -> Result<(), NotOurs> {
-    const NOT_FROM_MIDNIGHT: u32 = 1 << 31;
+pub fn record(header: &mut [u8], host: &Host<'_>) -> Result<(), NotOurs> {
     let own = header.get(16..FIXED).and_then(|address| address.first_chunk()).copied().ok_or(NotOurs)?;
     let mut copy = Copied::of(header).ok_or(NotOurs)?;
-    fill(copy.bytes(), own, milliseconds | NOT_FROM_MIDNIGHT)?;
+    fill(copy.bytes(), own, host)?;
     let options = header.get_mut(FIXED..).ok_or(NotOurs)?;
     if options != copy.bytes() {
         options.copy_from_slice(copy.bytes());
@@ -65,6 +84,69 @@ pub fn for_later_fragment(header: &mut [u8]) {
     }
 }
 
+/// The options of an answer to a packet, as Linux makes them for ICMP errors, echo replies and resets (RFC 1122, 3.2.2.6): the
+/// record-route option and then the timestamp, as they left the packet that [`record`] has been at, with `own`, where the answer
+/// comes from, in the next place.
+///
+/// # Errors
+/// [`NotOurs`] where there is room for part of an entry: such a packet is not answered.
+pub fn echoed(header: &[u8], own: Ipv4Addr, host: &Host<'_>) -> Result<Echoed, NotOurs> {
+    let mut echoed = Echoed::NONE;
+    for wanted in [RECORD_ROUTE, TIMESTAMP] {
+        let Some(option) = find(header, wanted) else { continue };
+        let place = echoed.options.get_mut(echoed.length..echoed.length + option.len()).ok_or(NotOurs)?;
+        place.copy_from_slice(option);
+        echoed.length += place.len();
+        let full = place.get(2).is_none_or(|pointer| usize::from(*pointer) > place.len());
+        match wanted {
+            _ if full => {}
+            RECORD_ROUTE => record_route(place, own.octets())?,
+            _ => timestamp(place, own.octets(), host)?,
+        }
+    }
+    echoed.length = echoed.length.next_multiple_of(4);
+    Ok(echoed)
+}
+
+/// Options made here, padded to whole words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echoed {
+    options: [u8; LONGEST],
+    length: usize,
+}
+
+impl Echoed {
+    /// No options.
+    pub const NONE: Self = Self { options: [0; LONGEST], length: 0 };
+
+    /// Their bytes, a multiple of 4, at most 40.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.options.get(..self.length).unwrap_or(&[])
+    }
+}
+
+/// The first option of a kind.
+fn find(header: &[u8], wanted: u8) -> Option<&[u8]> {
+    let mut rest = header.get(FIXED..)?;
+    while let [kind, ..] = *rest {
+        let length = match kind {
+            END => return None,
+            NOTHING => 1,
+            _ => usize::from(*rest.get(1)?),
+        };
+        if length == 0 || length > rest.len() {
+            return None;
+        }
+        let (option, after) = rest.split_at(length);
+        if kind == wanted {
+            return Some(option);
+        }
+        rest = after;
+    }
+    None
+}
+
 /// A header's options, to be changed as a whole or not at all.
 struct Copied {
     options: [u8; LONGEST],
@@ -84,7 +166,7 @@ impl Copied {
     }
 }
 
-fn fill(mut rest: &mut [u8], own: [u8; 4], time: u32) -> Result<(), NotOurs> {
+fn fill(mut rest: &mut [u8], own: [u8; 4], host: &Host<'_>) -> Result<(), NotOurs> {
     let mut seen = [false; 2];
     while let [kind, ..] = *rest {
         match kind {
@@ -110,7 +192,7 @@ fn fill(mut rest: &mut [u8], own: [u8; 4], time: u32) -> Result<(), NotOurs> {
                 if std::mem::replace(seen, true) {
                     return Err(NotOurs);
                 }
-                if kind == RECORD_ROUTE { record_route(option, own)? } else { timestamp(option, own, time)? }
+                if kind == RECORD_ROUTE { record_route(option, own)? } else { timestamp(option, own, host)? }
             }
             _ => {}
         }
@@ -139,7 +221,7 @@ fn record_route(option: &mut [u8], own: [u8; 4]) -> Result<(), NotOurs> {
     }
 }
 
-fn timestamp(option: &mut [u8], own: [u8; 4], time: u32) -> Result<(), NotOurs> {
+fn timestamp(option: &mut [u8], own: [u8; 4], host: &Host<'_>) -> Result<(), NotOurs> {
     const FIRST: u8 = 5;
     let Some([_, _, pointer, flags]) = option.first_chunk::<4>().copied() else { return Err(NotOurs) };
     if pointer < FIRST {
@@ -158,19 +240,20 @@ fn timestamp(option: &mut [u8], own: [u8; 4], time: u32) -> Result<(), NotOurs> 
     }
     let at = usize::from(pointer) - 1;
     match wish {
-        0 => append(option, &time.to_be_bytes()),
+        0 => append(option, &host.time()),
         1 => {
-            let [a, b, c, d] = own;
-            let [e, f, g, h] = time.to_be_bytes();
-            append(option, &[a, b, c, d, e, f, g, h])
+            option.get(at..at + 8).ok_or(NotOurs)?;
+            append(option, &own)?;
+            append(option, &host.time())
         }
         3 => {
-            let asked = option.get(at..at + 8).ok_or(NotOurs)?;
-            if asked[..4] != own {
+            let asked = option.get(at..at + 8).and_then(|place| place.first_chunk()).ok_or(NotOurs)?;
+            let asked: [u8; 4] = *asked;
+            if !(host.is_own)(asked.into()) {
                 return Ok(());
             }
-            append(option, &own)?;
-            append(option, &time.to_be_bytes())
+            append(option, &asked)?;
+            append(option, &host.time())
         }
         _ => Ok(()),
     }
@@ -194,18 +277,28 @@ mod tests {
         header
     }
 
+    fn text(options: &[u8]) -> String {
+        options.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn is_own(address: Ipv4Addr) -> bool {
+        address.octets()[..3] == [10, 0, 0]
+    }
+
+    const HOST: Host<'static> = Host { milliseconds: 0x0102_0304, is_own: &is_own };
+
     /// Options after the director, or none when they are not its own; times are 0x01020304.
     fn recorded(options: &str) -> Option<String> {
         let mut header = header(options);
         let before = header.clone();
-        let taken = record(&mut header, 0x0102_0304);
+        let taken = record(&mut header, &HOST);
         assert_eq!((taken.is_ok(), header_valid(&header)), (acceptable(&before), true));
         assert_eq!(header[..10], before[..10]);
         if taken.is_err() {
             assert_eq!(header, before);
             return None;
         }
-        Some(header[20..].iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(text(&header[20..]))
     }
 
     /// What a kernel director emitted for the same options, and those it did not forward.
@@ -227,6 +320,7 @@ mod tests {
             ("440809f00000000000000000", None),
             ("440c0503c0a80a0300000000", Some("440c0503c0a80a0300000000")),
             ("440c05030a00006400000000", Some("440c0d030a00006481020304")),
+            ("440c05030a00006500000000", Some("440c0d030a00006581020304")),
             ("440c05020a00006400000000", Some("440c05020a00006400000000")),
             ("440a05000000000000000000", Some("440a09008102030400000000")),
             ("440804000000000000000000", None),
@@ -245,6 +339,36 @@ mod tests {
             let wanted = wanted.map(|wanted| format!("{wanted:0<width$}", width = padded.len()));
             assert_eq!(recorded(&padded), wanted, "{options}");
         }
+    }
+
+    /// What a kernel director's ICMP errors had in their own headers, about packets to 10.0.0.100 with these options.
+    #[test]
+    fn an_answer_repeats_options_as_the_kernel_does() {
+        for (options, wanted) in [
+            ("070b04000000000000000000", "070b0c0a0000640a00006400"),
+            ("0707040000000000", "0707080a00006400"),
+            ("070b08010203040000000000", "070b0c010203040a00006400"),
+            ("0707080102030400", "0707080102030400"),
+            ("440c05010000000000000000", "440c0d010a00006481020304"),
+            ("4408050000000000", "4408090081020304"),
+            ("4414050100000000000000000000000000000000", "441415010a000064810203040a00006481020304"),
+            ("44080900000000f0", "44080910000000f0"),
+            ("440c05030a00006500000000", "440c0d030a00006581020304"),
+            ("440c0503c0a80a0300000000", "440c0503c0a80a0300000000"),
+            ("44140503c0a80a0300000000c0a80a0400000000", "44140503c0a80a0300000000c0a80a0400000000"),
+            ("07070400000000440805000000000000", "0707080a000064440809008102030400"),
+            ("44080500000000000707040000000001", "0707080a000064440809008102030400"),
+            ("940400000707040000000000", "0707080a00006400"),
+            ("010707040000000000000000", "0707080a00006400"),
+            ("8207000102030401", ""),
+            ("9904000001010101", ""),
+        ] {
+            let mut header = header(options);
+            record(&mut header, &HOST).unwrap();
+            let echoed = echoed(&header, Ipv4Addr::new(10, 0, 0, 100), &HOST).unwrap();
+            assert_eq!(text(echoed.bytes()), wanted, "{options}");
+        }
+        assert_eq!(echoed(&header("070908010203040000000000"), Ipv4Addr::LOCALHOST, &HOST), Err(NotOurs));
     }
 
     #[test]
@@ -267,8 +391,9 @@ mod tests {
     proptest! {
         #[test]
         fn rubbish_is_survived_and_changes_nothing_but_options(words in proptest::collection::vec(any::<[u8; 4]>(), 0..10)) {
-            let text: String = words.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+            let text = text(words.as_flattened());
             let _ = recorded(&text);
+            let _ = echoed(&header(&text), Ipv4Addr::LOCALHOST, &HOST);
             for_later_fragment(&mut header(&text));
         }
     }

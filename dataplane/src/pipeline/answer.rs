@@ -5,6 +5,7 @@ use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::id::PortId;
 use crate::packet::icmp::{self, Report, Unsent};
+use crate::packet::options::{self, Echoed, Host, NotOurs};
 use crate::packet::{Headers, Packet};
 use std::net::IpAddr;
 
@@ -38,16 +39,17 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         self.put_together(&mut refused);
-        if let Some(frame) = self.compose(&refused, report, source, turn) {
+        if let Some(frame) = self.compose(&mut refused, report, source, turn) {
             turn.sink.transmit(refused.port, frame);
         }
         self.discard(refused.packet, refused.reason);
     }
 
-    /// An ICMP error about a packet, back the way it came, where one may be sent.
+    /// An ICMP error about a packet, back the way it came, where one may be sent. The packet's options are filled in first, as by
+    /// the kernel, which sees to them before it knows what becomes of the packet.
     pub(super) fn compose<S: Sink<P>>(
         &mut self,
-        refused: &Refused<P>,
+        refused: &mut Refused<P>,
         report: Report,
         source: IpAddr,
         turn: &mut Turn<'_, S>,
@@ -62,16 +64,40 @@ impl<P: Packet> Core<P> {
             return None;
         };
         self.identification = self.identification.wrapping_add(1);
-        let written = icmp::answer(packet.data(), headers, report, source, self.identification, &mut frame);
-        match written {
-            Ok(()) => {
-                self.counters().add(Counter::Generated, 1);
-                Some(frame)
-            }
-            Err(Unsent::Forbidden | Unsent::Impossible) => {
-                self.counters().add(Counter::IcmpSuppressed, 1);
-                None
-            }
-        }
+        let host =
+            Host { milliseconds: turn.now.0, is_own: &|address| turn.snapshot.is_local(address.into()) };
+        let written = options_of(packet, headers, source, &host).and_then(|options| {
+            let identification = self.identification;
+            let answer = icmp::Answer { report, source, identification, options: options.bytes() };
+            icmp::answer(packet.data(), headers, &answer, &mut frame)
+        });
+        let counter = if written.is_ok() { Counter::Generated } else { Counter::IcmpSuppressed };
+        self.counters().add(counter, 1);
+        written.is_ok().then_some(frame)
     }
+}
+
+/// Offset of an IPv4 header's checksum.
+const CHECKSUM: usize = 10;
+
+/// Fills in a refused packet's options; those of the answer.
+fn options_of<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    source: IpAddr,
+    host: &Host<'_>,
+) -> Result<Echoed, Unsent> {
+    let IpAddr::V4(source) = source else { return Ok(Echoed::NONE) };
+    if !headers.has_options() {
+        return Ok(Echoed::NONE);
+    }
+    let header = packet.data_mut().get_mut(headers.network.into()..headers.transport.into());
+    let header = header.ok_or(Unsent::Impossible)?;
+    let came_with = [header[CHECKSUM], header[CHECKSUM + 1]];
+    let echoed = options::record(header, host).and_then(|()| options::echoed(header, source, host));
+    // The kernel computes the checksum where a packet leaves, which this one does not, and where it is put together.
+    if !headers.is_collected() {
+        header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&came_with);
+    }
+    echoed.map_err(|NotOurs| Unsent::Forbidden)
 }

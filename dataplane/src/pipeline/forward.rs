@@ -192,7 +192,7 @@ impl<P: Packet> Core<P> {
         let virtual_address = refused.headers.key(refused.packet.data()).destination();
         let own = turn.snapshot.is_local(virtual_address);
         self.put_together(&mut refused);
-        let frame = if own { self.compose(&refused, report, virtual_address, turn) } else { None };
+        let frame = if own { self.compose(&mut refused, report, virtual_address, turn) } else { None };
         if let Some(frame) = frame {
             if !matches!(how, How::Masquerade { .. }) {
                 let length = frame.total_length().saturating_sub(refused.headers.network.into());

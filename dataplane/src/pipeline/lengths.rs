@@ -79,7 +79,7 @@ impl<P: Packet> Core<P> {
             return self.held_up(outgoing, how, mtu, turn);
         }
         if headers.has_options() {
-            fill_options(&mut outgoing.packet, headers, turn.now.0);
+            fill_options(&mut outgoing.packet, headers, turn);
         }
         let mut pieces = self.all_pieces(outgoing.packet, outgoing.port, headers);
         let lengths = || pieces.iter().map(|piece| piece.headers.ip_length);
@@ -299,9 +299,11 @@ pub(super) fn alone(data: &[u8], headers: &Headers) -> Headers {
 
 /// Fills in what an IPv4 header's options ask of a host on the way. Those that are not acceptable never come here, but in ICMP
 /// errors, which keep them.
-fn fill_options<P: Packet>(packet: &mut P, headers: &Headers, milliseconds: u32) {
+fn fill_options<P: Packet, S>(packet: &mut P, headers: &Headers, turn: &Turn<'_, S>) {
     let header = packet.data_mut().get_mut(headers.network.into()..headers.transport.into());
+    let host =
+        options::Host { milliseconds: turn.now.0, is_own: &|address| turn.snapshot.is_local(address.into()) };
     if let Some(header) = header {
-        let _ = options::record(header, milliseconds);
+        let _ = options::record(header, &host);
     }
 }

@@ -298,13 +298,13 @@ impl<P: Packet> Core<P> {
     /// Sends an ICMP error about `refused` to a client that is not where the packet came from.
     fn tell_client<S: Sink<P>>(
         &mut self,
-        refused: Refused<P>,
+        mut refused: Refused<P>,
         report: Report,
         source: IpAddr,
         (hop, slot): (ClientHop, DestinationSlot),
         turn: &mut Turn<'_, S>,
     ) {
-        if let Some(frame) = self.compose(&refused, report, source, turn) {
+        if let Some(frame) = self.compose(&mut refused, report, source, turn) {
             // The kernel counts the quote and the message it becomes.
             let length = frame.total_length().saturating_sub(refused.headers.network.into());
             self.shared.destinations.of(self.id, slot).count_out(length as u64);

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | IPv4 identification | in frames from one of the director's own addresses, without DF and with another identification than the packet that caused them: ICMP errors, echo replies, outer headers of tunnels |
 //! | IPv6 flow label | in packets from one of the director's own addresses, with another label than the packet that caused them: the kernel derives it from a secret |
-//! | time in an IPv4 timestamp option (RFC 781) | where the packet that caused the frame had no time yet |
+//! | time in an IPv4 timestamp option (RFC 781), also in a packet that an ICMP error quotes | where the packet that caused the frame had no time yet |
 //! | UDP source port | in datagrams from one of the director's own addresses that are no answer to one to that port: GUE, whose port the kernel derives from a secret |
 //!
 //! A checksum over a masked field only has to be right.
@@ -124,38 +124,66 @@ fn mask_identification(frame: &mut [u8]) {
     header[4..6].fill(0);
 }
 
-/// The times that the director wrote, which begin where the received packet's option pointed.
+/// The times that the director wrote, which begin where the received packet's option pointed: in the frame's own header, in that of
+/// the packet inside a tunnel, in that of a packet quoted by an ICMP error.
 fn mask_times(frame: &mut [u8], received: Option<&[u8]>) {
-    const TIMESTAMP: u8 = 0x44;
-    let option = |packet: &[u8]| {
-        let length = (usize::from(packet[0] & 15) * 4).min(packet.len());
-        let mut at = IPV4;
-        while at + 4 <= length {
-            match packet[at] {
-                TIMESTAMP => {
-                    return Some((
-                        at,
-                        usize::from(packet[at + 1]),
-                        usize::from(packet[at + 2]),
-                        packet[at + 3] & 15,
-                    ));
-                }
-                0 => return None,
-                1 => at += 1,
-                _ => at += usize::from(packet[at + 1]).max(2),
-            }
+    const ICMP: u8 = 1;
+    let Some(from) = received.and_then(ipv4).and_then(timestamp).map(|option| option.pointer) else { return };
+    let (inner, icmp) = match ipv4(frame) {
+        Some(header) if header[9] == IPIP => (Some(ETHERNET + IPV4), None),
+        Some(header) if header[9] == ICMP => {
+            let message = ETHERNET + usize::from(header[0] & 15) * 4;
+            (Some(message + 8), Some(message))
         }
-        None
+        _ => (None, None),
     };
-    let Some((_, _, from, _)) = received.and_then(ipv4).and_then(option) else { return };
-    let inner = if ipv4(frame).is_some_and(|header| header[9] == IPIP) { IPV4 } else { 0 };
-    let header = frame.get_mut(ETHERNET + inner..);
-    let Some(header) = header.filter(|header| header.len() >= IPV4 && header[0] >> 4 == 4) else { return };
-    let Some((at, length, to, kind)) = option(header) else { return };
+    let right = icmp.and_then(|at| frame.get(at..)).is_some_and(|message| checksum::sum(message) == 0xffff);
+    for at in std::iter::once(ETHERNET).chain(inner) {
+        if let Some(header) = frame.get_mut(at..) {
+            mask_times_of(header, from);
+        }
+    }
+    if let Some(field) = icmp.and_then(|at| frame.get_mut(at + 2..at + 4)).filter(|_| right) {
+        field.copy_from_slice(&RIGHT);
+    }
+}
+
+/// A timestamp option of a header.
+#[derive(Debug, Clone, Copy)]
+struct Timestamp {
+    at: usize,
+    length: usize,
+    /// Counts from 1.
+    pointer: usize,
+    kind: u8,
+}
+
+fn timestamp(packet: &[u8]) -> Option<Timestamp> {
+    const TIMESTAMP: u8 = 0x44;
+    let length = (usize::from(packet[0] & 15) * 4).min(packet.len());
+    let mut at = IPV4;
+    while at + 4 <= length {
+        match packet[at] {
+            TIMESTAMP => {
+                let [length, pointer] = [1, 2].map(|place| usize::from(packet[at + place]));
+                return Some(Timestamp { at, length, pointer, kind: packet[at + 3] & 15 });
+            }
+            0 => return None,
+            1 => at += 1,
+            _ => at += usize::from(packet[at + 1]).max(2),
+        }
+    }
+    None
+}
+
+fn mask_times_of(header: &mut [u8], from: usize) {
+    if header.len() < IPV4 || header[0] >> 4 != 4 {
+        return;
+    }
+    let Some(Timestamp { at, length, pointer: to, kind }) = timestamp(header) else { return };
     let slot = if kind == 0 { 4 } else { 8 };
     let end = (usize::from(header[0] & 15) * 4).min(header.len());
     let right = header.get(..end).is_some_and(checksum::header_valid);
-    // Pointers count from 1.
     for place in (from.max(5) - 1..to.max(5) - 1).step_by(slot).filter(|place| place + slot <= length) {
         if let Some(time) = header.get_mut(at + place + slot - 4..at + place + slot) {
             time.fill(0);

@@ -17,6 +17,10 @@ fn headers(frame: &[u8]) -> Headers {
     }
 }
 
+fn exceeded(source: IpAddr) -> Answer<'static> {
+    Answer { report: Report::TimeExceeded, source, identification: 0, options: &[] }
+}
+
 /// What is answered to a frame, as if by its destination.
 fn answered(frame: &[u8], report: Report, identification: u16) -> Result<Vec<u8>, Unsent> {
     let headers = headers(frame);
@@ -31,7 +35,7 @@ fn answered(frame: &[u8], report: Report, identification: u16) -> Result<Vec<u8>
     }
     let frame = &frame[..];
     let mut packet = HeapPacket::fresh();
-    answer(frame, &headers, report, source, identification, &mut packet)?;
+    answer(frame, &headers, &Answer { report, source, identification, options: &[] }, &mut packet)?;
     Ok(packet.data().to_vec())
 }
 
@@ -137,11 +141,11 @@ fn some_packets_are_never_answered() {
     let broadcast = [&[0xff; 6], &good[6..]].concat();
     assert!(!may_answer(&broadcast, &headers), "to everybody on the link");
     let mut packet = HeapPacket::fresh();
-    let other = answer(&good, &headers, Report::TimeExceeded, Ipv6Addr::LOCALHOST.into(), 0, &mut packet);
+    let other = answer(&good, &headers, &exceeded(Ipv6Addr::LOCALHOST.into()), &mut packet);
     assert_eq!(other, Err(Unsent::Impossible));
     let mut small = HeapPacket::with_room(&[], 40);
     let source = Ipv4Addr::new(10, 0, 0, 100).into();
-    let full = answer(&good, &headers, Report::TimeExceeded, source, 0, &mut small);
+    let full = answer(&good, &headers, &exceeded(source), &mut small);
     assert_eq!(full, Err(Unsent::Impossible));
 }
 

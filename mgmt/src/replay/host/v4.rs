@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use dataplane::packet::checksum;
+use dataplane::packet::{checksum, options as recorded};
 
 use super::super::tables::{Exit, Tables, Way};
 use super::super::trace::Emitted;
@@ -74,7 +74,16 @@ impl Host {
     /// A datagram, with the pieces in which it came.
     fn whole(&mut self, tables: &Tables, packet: &[u8], pieces: &[Vec<u8>], mark: u32) -> Vec<Emitted> {
         match tables.way(destination(packet).into(), mark) {
-            Way::Here => self.deliver(tables, packet),
+            Way::Here => {
+                let mut packet = packet.to_vec();
+                let header = header(&packet);
+                let came = [packet[10], packet[11]];
+                let _ = recorded::record(&mut packet[..header], &host(&|own| tables.is_own(own.into())));
+                if pieces.len() == 1 {
+                    packet[10..12].copy_from_slice(&came);
+                }
+                self.deliver(tables, &packet)
+            }
             Way::Waiting => Vec::new(),
             Way::Nowhere => self.refuse(tables, packet, Error(3, 0, 0)),
             Way::On(_) if packet[8] <= 1 => self.refuse(tables, packet, Error(11, 0, 0)),
@@ -109,9 +118,9 @@ impl Host {
         let sum = !checksum::add(pseudo, checksum::sum(&segment));
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
         // The ECN bits are the sender's own affair.
-        let mut answer = fresh(from, to, TCP, packet[1] & 0xfc, 0, segment.len());
+        let mut answer = fresh(from, to, TCP, packet[1] & 0xfc, 0);
         answer[6] = DONT_FRAGMENT;
-        finish(&mut answer, &segment);
+        finish(&mut answer, &repeated(tables, packet), &segment);
         send_to(tables, to.into(), &answer)
     }
 
@@ -123,8 +132,8 @@ impl Host {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let (from, to) = (destination(packet), source(packet));
         let identification = self.next_identification();
-        let mut answer = fresh(from, to, ICMP, packet[1], identification, message.len());
-        finish(&mut answer, &message);
+        let mut answer = fresh(from, to, ICMP, packet[1], identification);
+        finish(&mut answer, &repeated(tables, packet), &message);
         send_to(tables, to.into(), &answer)
     }
 
@@ -138,7 +147,9 @@ impl Host {
         let from =
             if tables.is_own(from.into()) { Some(IpAddr::V4(from)) } else { tables.source_for(to.into()) };
         let Some(IpAddr::V4(from)) = from else { return Vec::new() };
-        let quote = &packet[..packet.len().min(ERROR - HEADER - 8)];
+        // Of broken options none are known.
+        let options = if error.0 == 12 { Vec::new() } else { repeated(tables, packet) };
+        let quote = &packet[..packet.len().min(ERROR - HEADER - 8 - options.len())];
         let mut message = vec![error.0, error.1, 0, 0];
         message.extend(error.2.to_be_bytes());
         message.extend(quote);
@@ -146,8 +157,8 @@ impl Host {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let tos = packet[1] & 0x1e | 0xc0;
         let identification = self.next_identification();
-        let mut answer = fresh(from, to, ICMP, tos, identification, message.len());
-        finish(&mut answer, &message);
+        let mut answer = fresh(from, to, ICMP, tos, identification);
+        finish(&mut answer, &options, &message);
         send_to(tables, to.into(), &answer)
     }
 
@@ -187,10 +198,22 @@ fn cut(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// A header of the host's own, checksum 0.
-fn fresh(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, tos: u8, identification: u16, data: usize) -> Vec<u8> {
-    let mut packet = vec![0x45, tos];
-    packet.extend(length(HEADER + data).to_be_bytes());
+/// Who fills options in; what time it is the replay does not compare.
+fn host<'a>(is_own: &'a dyn Fn(Ipv4Addr) -> bool) -> recorded::Host<'a> {
+    recorded::Host { milliseconds: 0, is_own }
+}
+
+/// The options that an answer to a packet for this host has.
+fn repeated(tables: &Tables, packet: &[u8]) -> Vec<u8> {
+    let is_own = |own: Ipv4Addr| tables.is_own(own.into());
+    let own = destination(packet);
+    let echoed = recorded::echoed(&packet[..header(packet)], own, &host(&is_own));
+    echoed.ok().filter(|_| is_own(own)).map_or(Vec::new(), |echoed| echoed.bytes().to_vec())
+}
+
+/// A header of the host's own, without lengths and checksum.
+fn fresh(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, tos: u8, identification: u16) -> Vec<u8> {
+    let mut packet = vec![0, tos, 0, 0];
     packet.extend(identification.to_be_bytes());
     packet.extend([0, 0, TTL, protocol, 0, 0]);
     packet.extend(from.octets());
@@ -198,7 +221,12 @@ fn fresh(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, tos: u8, identification: u1
     packet
 }
 
-fn finish(packet: &mut Vec<u8>, data: &[u8]) {
+fn finish(packet: &mut Vec<u8>, options: &[u8], data: &[u8]) {
+    packet.extend(options);
+    let words = packet.len() / 4;
+    packet[0] = 0x40 | u8::try_from(words).unwrap_or(15);
+    let total = length(packet.len() + data.len());
+    packet[2..4].copy_from_slice(&total.to_be_bytes());
     checksum::fill_header(packet);
     packet.extend(data);
 }
