@@ -89,6 +89,8 @@ named! {
         PuntStrayFull => "punt_stray_full",
         /// An acknowledgement, on an FTP control connection, of what the server has not sent.
         OutOfWindow => "out_of_window",
+        /// A segment on an FTP control connection whose checksum is wrong.
+        TcpChecksum => "tcp_checksum",
         /// An ICMP error about a masqueraded connection whose checksum is wrong.
         IcmpChecksum => "icmp_checksum",
         /// An ICMP error about a tunnel's outer packet, taken in and told on about the packet inside.

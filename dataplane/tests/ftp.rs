@@ -6,7 +6,8 @@ mod gateway;
 
 use dataplane::bench::{Frame, Outcome};
 use dataplane::counters::DropReason;
-use dataplane::packet::{checksum, tcp};
+use dataplane::id::WorkerId;
+use dataplane::packet::{HeapPacket, checksum, tcp};
 use dataplane::snapshot::Method;
 use dataplane::steering::Steering;
 use gateway::*;
@@ -148,6 +149,140 @@ fn numbers_follow_the_changed_text_and_a_retransmission_is_changed_again() {
         assert_eq!(session.gateway.receive(CLIENTS, &too_much), []);
         assert_eq!(session.gateway.director.dropped(DropReason::OutOfWindow), 1);
     });
+}
+
+/// The same segment with a wrong checksum.
+fn corrupt(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[51] ^= 0x10;
+    frame
+}
+
+#[test]
+fn a_segment_with_a_wrong_checksum_is_neither_believed_nor_sent_on() {
+    each(|mut session| {
+        let says = |session: &Session, text| {
+            segment(&request(CLIENT, CONTROL), tcp::ACK, session.client, session.server, text)
+        };
+        let pasv = corrupt(says(&session, "PASV\r\n"));
+        assert_eq!(session.gateway.receive(CLIENTS, &pasv), []);
+        let port = corrupt(says(&session, "PORT 10,1,0,5,200,10\r\n"));
+        assert_eq!(session.gateway.receive(CLIENTS, &port), []);
+        let text = "227 Entering Passive Mode (192,168,10,3,156,64)\r\n";
+        let before = session.server;
+        assert_eq!(session.server_says(text), text, "nobody has asked");
+        session.server = before;
+        session.client_says("PASV\r\n");
+        let answered = segment(&answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, text);
+        assert_eq!(session.gateway.receive(SERVERS, &corrupt(answered)), []);
+        assert_eq!(session.connects_to("10.1.0.5:1025", "10.0.0.100:40000"), None);
+        assert_eq!(session.connects_to("10.1.0.5:51210", "10.0.0.100:20"), None);
+        assert_eq!(session.server_says(text), "227 Entering Passive Mode (10,0,0,100,156,64)\r\n");
+        assert_eq!(session.gateway.director.dropped(DropReason::TcpChecksum), 3);
+        session.gateway.check();
+    });
+}
+
+/// A 227 in a segment that fills a link of this MTU, which `(1,1,1,1,156,64)` would exceed with the virtual address in it.
+fn longest(mtu: usize, session: &Session) -> Frame {
+    let mut text = b"227 Entering Passive Mode (1,1,1,1,156,64)".to_vec();
+    text.resize(mtu - 42, b' ');
+    text.extend(b"\r\n");
+    let text = String::from_utf8(text).unwrap();
+    let frame = segment(&answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, &text);
+    assert_eq!(frame.len(), 14 + mtu);
+    Frame { payload: text.into_bytes(), ..answer(SERVER, CLIENT) }
+}
+
+#[test]
+fn an_answer_that_would_outgrow_the_clients_link_is_asked_for_in_shorter_segments() {
+    each(|mut session| {
+        session.gateway.set_mtu([600, 1500]);
+        session.client_says("PASV\r\n");
+        let text = String::from_utf8(longest(600, &session).payload).unwrap();
+        let frame = |text: &str, session: &Session| {
+            segment(&answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, text)
+        };
+        for _ in 0..2 {
+            let given = frame(&text, &session);
+            match session.gateway.receive(SERVERS, &given).as_slice() {
+                [Outcome::Transmitted(SERVERS, error)] => {
+                    // ICMP 3/4: three bytes fewer than the link takes, about the packet as it came.
+                    assert_eq!((error[34], error[35], &error[40..42]), (3, 4, &597_u16.to_be_bytes()[..]));
+                    assert_eq!(error[42..70], given[14..42]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let (first, rest) = text.split_at(557);
+        let first = session.server_says(first);
+        assert!(first.starts_with("227 Entering Passive Mode (10,0,0,100,156,64) "), "{first}");
+        assert_eq!(session.server_says(rest), rest);
+        session.gateway.check();
+    });
+}
+
+#[test]
+fn an_answer_that_outgrows_the_clients_link_and_may_be_cut_is_cut() {
+    let mut session = Session::new(1, Steering::Client);
+    session.gateway.set_mtu([600, 1500]);
+    session.client_says("PASV\r\n");
+    let frame = longest(600, &session);
+    let mut whole = segment(
+        &Frame { dont_fragment: false, ..frame.clone() },
+        tcp::ACK,
+        session.server,
+        session.client,
+        std::str::from_utf8(&frame.payload).unwrap(),
+    );
+    checksum::fill_header(&mut whole[14..34]);
+    let out = session.gateway.receive(SERVERS, &whole);
+    let lengths = |outcome: &Outcome| match outcome {
+        Outcome::Transmitted(CLIENTS, frame) => frame.len() - 14,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(out.iter().map(lengths).collect::<Vec<_>>(), [596, 27]);
+    session.gateway.check();
+}
+
+#[test]
+fn numbers_are_shifted_in_segments_whose_text_is_not_read() {
+    let mut session = Session::new(1, Steering::Client);
+    session.client_says("PASV\r\n");
+    session.server_says("227 Entering Passive Mode (192,168,10,3,156,64)\r\n");
+    // Two buffers, as a long segment comes on a link with a long MTU.
+    let frame = segment(&answer(SERVER, CLIENT), tcp::ACK, session.server, session.client, "150 ok\r\n");
+    let chained = HeapPacket::chained(&frame[..57], &[&frame[57..]]);
+    session.gateway.director.receive(WorkerId(0), SERVERS, [chained]);
+    match session.gateway.director.take_outcomes().as_slice() {
+        [Outcome::Transmitted(CLIENTS, out)] => {
+            well_formed(out);
+            assert_eq!(word(out, 38), session.server - 2);
+        }
+        other => panic!("{other:?}"),
+    }
+    // In fragments.
+    let said = segment(
+        &Frame { dont_fragment: false, ..request(CLIENT, CONTROL) },
+        tcp::ACK,
+        session.client,
+        session.server + 6,
+        "NOOP\r\n",
+    );
+    let [first, second] = [(34..58, 0x2000_u16), (58..60, 3)].map(|(part, bits)| {
+        let mut piece = [&said[..34], &said[part]].concat();
+        let length = u16::try_from(piece.len() - 14).unwrap();
+        piece[16..18].copy_from_slice(&length.to_be_bytes());
+        piece[20..22].copy_from_slice(&bits.to_be_bytes());
+        checksum::fill_header(&mut piece[14..34]);
+        piece
+    });
+    assert_eq!(session.gateway.receive(CLIENTS, &second), []);
+    match session.gateway.receive(CLIENTS, &first).as_slice() {
+        [Outcome::Transmitted(SERVERS, first), Outcome::Transmitted(SERVERS, _)] => {
+            assert_eq!(word(first, 42), session.server + 8);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

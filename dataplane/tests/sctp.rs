@@ -10,7 +10,7 @@ use dataplane::counters::DropReason;
 use dataplane::exception::PuntClass;
 use dataplane::id::PortId;
 use dataplane::packet::checksum::fill_header;
-use dataplane::snapshot::{Method, Settings};
+use dataplane::snapshot::{Method, NextHop, Settings};
 use dataplane::steering::Steering;
 use gateway::*;
 
@@ -164,6 +164,27 @@ fn pieces_are_masqueraded_with_the_checksum_of_the_whole() {
             );
         }
     }
+}
+
+#[test]
+fn pieces_that_wait_for_the_servers_mac_leave_with_the_checksum_of_the_whole() {
+    let mut gateway = served(Gateway::alone(), Method::Masquerade);
+    let slot = dataplane::id::DestinationSlot(0);
+    gateway.sent(CLIENTS, &there(&INIT).sctp());
+    gateway.editor.set_next_hop(slot, NextHop::Unresolved, SERVERS, 1500);
+    gateway.publish();
+    let long = Frame { dont_fragment: false, ..there(&[&[0, 3, 8, 0][..], &[9; 2044]].concat()) };
+    for piece in pieces(&long.clone().sctp()) {
+        assert_eq!(gateway.receive(CLIENTS, &piece), []);
+    }
+    let hop = NextHop::Resolved { destination_mac: server_mac(server(3)), source_mac: SERVER_SIDE };
+    gateway.editor.set_next_hop(slot, hop, SERVERS, 1500);
+    gateway.publish();
+    gateway.director.pass(1);
+    let expected = Frame { destination: end(SERVER), ..towards_server(long, server(3)) };
+    let sent = pieces(&expected.sctp()).into_iter().map(|piece| Outcome::Transmitted(SERVERS, piece));
+    assert_eq!(gateway.director.take_outcomes(), sent.collect::<Vec<_>>());
+    gateway.check();
 }
 
 const IKE: &str = "10.0.0.100:500";

@@ -41,6 +41,35 @@ pub fn sum(data: &[u8]) -> u16 {
     u16::from_be_bytes(fold(total).to_ne_bytes())
 }
 
+/// The sum of data that comes in parts of whatever lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Running {
+    sum: u16,
+    length: usize,
+}
+
+impl Running {
+    /// Takes in what comes next.
+    pub fn take(&mut self, part: &[u8]) {
+        let sum = sum(part);
+        // Behind an odd number of bytes every byte stands in the other half of its word (RFC 1071, 2.B).
+        self.sum = add(self.sum, if self.length.is_multiple_of(2) { sum } else { sum.swap_bytes() });
+        self.length += part.len();
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub const fn sum(self) -> u16 {
+        self.sum
+    }
+
+    /// How many bytes it is over.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        self.length
+    }
+}
+
 /// Whether an IPv4 header without options carries a right checksum, as parsing asks for every packet.
 #[inline(always)]
 #[must_use]
@@ -198,6 +227,14 @@ mod tests {
         #[test]
         fn fast_sum_is_the_naive_sum(data: Vec<u8>) {
             prop_assert_eq!(sum(&data), naive(&data));
+        }
+
+        #[test]
+        fn parts_add_up_whatever_their_lengths(parts: Vec<Vec<u8>>) {
+            let mut running = Running::default();
+            parts.iter().for_each(|part| running.take(part));
+            let whole = parts.concat();
+            prop_assert_eq!((running.sum(), running.length()), (sum(&whole), whole.len()));
         }
 
         #[test]

@@ -224,7 +224,7 @@ impl Headers {
     /// Length in bytes of what follows the IP header and its options or extension headers, in a collected datagram's first piece that
     /// of the whole datagram; 0 for a later fragment.
     #[must_use]
-    pub(super) fn transport_length(&self) -> u16 {
+    pub(crate) fn transport_length(&self) -> u16 {
         // A collected IPv6 datagram's length is without the fragment header that its first piece has.
         let fragment_header = if self.is_collected() && self.family == Family::V6 { 8 } else { 0 };
         let length = (self.ip_length + fragment_header).saturating_sub(self.header_length().into());

@@ -8,7 +8,7 @@ pub struct HeapPacket {
     buffer: Box<[u8]>,
     start: usize,
     length: usize,
-    /// Later segments of a chained packet; the engine never looks at them.
+    /// Later segments of a chained packet; the engine looks at them for checksums alone.
     later: Vec<Box<[u8]>>,
     rss_hash: Option<u32>,
 }
@@ -90,6 +90,10 @@ impl Packet for HeapPacket {
         u16::try_from(1 + self.later.len()).unwrap_or(u16::MAX)
     }
 
+    fn later_segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.later.iter().map(AsRef::as_ref)
+    }
+
     #[inline]
     fn rss_hash(&self) -> Option<u32> {
         self.rss_hash
@@ -131,10 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn later_segments_stay_out_of_sight() {
+    fn later_segments_are_beside_the_frame() {
         let mut packet = HeapPacket::chained(&[1], &[&[2, 3], &[4]]).with_rss_hash(Some(7));
         assert_eq!((packet.data(), packet.total_length(), packet.segments()), ([1].as_slice(), 4, 3));
         assert_eq!((packet.to_vec(), packet.rss_hash()), (vec![1, 2, 3, 4], Some(7)));
+        assert!(packet.later_segments().eq([[2, 3].as_slice(), &[4]]));
         assert!(!packet.set_length(1), "a chained packet keeps its length");
         packet.set_rss_hash(None);
         assert_eq!(packet.rss_hash(), None);

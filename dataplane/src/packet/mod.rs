@@ -1,6 +1,7 @@
 //! Packet buffers, and how their headers are read and changed.
 
 pub mod checksum;
+pub mod datagram;
 pub mod encapsulate;
 mod headers;
 mod heap;
@@ -22,7 +23,7 @@ pub use parse::{Parsed, Refusal, destination_mac, parse, parse_into, source_mac}
 
 /// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.
 ///
-/// The engine reads and writes only the first segment; a packet of several segments keeps its later ones untouched.
+/// The engine writes only the first segment, and reads the later ones of a packet for nothing but a checksum over all of it.
 pub trait Packet: Sized {
     /// Bytes of the first segment, from the Ethernet header on.
     fn data(&self) -> &[u8];
@@ -35,6 +36,9 @@ pub trait Packet: Sized {
 
     /// Number of segments, 1 or more.
     fn segments(&self) -> u16;
+
+    /// Bytes of every segment behind the first, in order.
+    fn later_segments(&self) -> impl Iterator<Item = &[u8]>;
 
     /// The NIC's RSS hash, where it computed one.
     fn rss_hash(&self) -> Option<u32>;

@@ -3,7 +3,7 @@
 //! Checksums are never verified: a wrong one stays wrong by the same difference, for the receiver to find.
 
 use super::headers::{Family, Headers};
-use super::{Packet, checksum, sctp};
+use super::{Packet, checksum, datagram, sctp};
 use crate::address::Address;
 use crate::flow::protocol;
 use std::ops::Range;
@@ -54,19 +54,33 @@ pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: 
 }
 
 /// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP, UDP and SCTP too, with the
-/// checksums. A whole datagram without a UDP checksum gets one, as the kernel gives it; a fragment of one stays without. A UDP
-/// checksum that comes to 0 is written as 0xffff (RFC 768).
+/// checksums. A whole datagram without a UDP checksum gets one, as the kernel gives it; that of a first fragment's, which is over
+/// the other fragments too, is left to the caller ([`datagram::missing_udp_checksum`]). A UDP checksum that comes to 0 is written as
+/// 0xffff (RFC 768).
 ///
 /// `headers` are what parsing said of this frame; they are of the family of `A`. `false`, with the packet half changed, when
 /// they are not, which parsing excludes.
 #[inline]
-pub fn replace<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A, port: u16) -> bool {
-    rewrite(data, headers, end, address, port).is_some()
+pub fn replace<P: Packet, A: Address>(
+    packet: &mut P,
+    headers: &Headers,
+    end: End,
+    address: A,
+    port: u16,
+) -> bool {
+    rewrite(packet, headers, end, address, port).is_some()
 }
 
 #[inline(always)]
-fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A, port: u16) -> Option<()> {
+fn rewrite<P: Packet, A: Address>(
+    packet: &mut P,
+    headers: &Headers,
+    end: End,
+    address: A,
+    port: u16,
+) -> Option<()> {
     debug_assert_eq!(A::LENGTH == 4, headers.family == Family::V4);
+    let data = packet.data_mut();
     let old = replace_address(data, headers.network.into(), end, address)?;
     if headers.later_fragment() || headers.is_follower() {
         return Some(());
@@ -74,7 +88,7 @@ fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A,
     let transport = usize::from(headers.transport);
     let checksum = match headers.protocol {
         protocol::TCP => transport + 16,
-        protocol::UDP => transport + 6,
+        protocol::UDP => transport + datagram::UDP_CHECKSUM,
         protocol::SCTP => return replace_sctp_port(data, headers, end, port),
         _ => return Some(()),
     };
@@ -83,18 +97,24 @@ fn rewrite<A: Address>(data: &mut [u8], headers: &Headers, end: End, address: A,
     let field = field(data, checksum)?;
     let before = u16::from_be_bytes(*field);
     let udp = headers.protocol == protocol::UDP;
-    let after = if udp && before == 0 {
-        if headers.is_fragment() {
-            return Some(());
+    if udp && before == 0 {
+        if !headers.is_fragment() {
+            fill_udp_checksum(packet, headers);
         }
-        let Some(anew) = datagram_checksum(data, headers) else { return Some(()) };
-        anew
-    } else {
-        updated(before, (old, address), (old_port, port))
-    };
+        return Some(());
+    }
+    let after = updated(before, (old, address), (old_port, port));
     let after = if udp && after == 0 { 0xffff } else { after };
-    data.get_mut(checksum..checksum + 2)?.copy_from_slice(&after.to_be_bytes());
+    *field = after.to_be_bytes();
     Some(())
+}
+
+/// A whole datagram without a checksum.
+#[cold]
+fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers) {
+    if let Some(checksum) = datagram::missing_udp_checksum([(&*packet, headers)]) {
+        datagram::set_udp_checksum(packet, headers, checksum);
+    }
 }
 
 /// Replaces a port of an SCTP packet. Its checksum covers no address, but the whole packet: of a first fragment `headers` must have
@@ -114,20 +134,6 @@ fn replace_sctp_port(data: &mut [u8], headers: &Headers, end: End, port: u16) ->
     let length = headers.transport_length();
     header[8..].copy_from_slice(&sctp::updated(checksum, old, new, length).to_le_bytes());
     Some(())
-}
-
-/// The checksum of a whole UDP datagram whose own is 0; `None` when it is not all in the first segment.
-#[cold]
-fn datagram_checksum(data: &[u8], headers: &Headers) -> Option<u16> {
-    let (network, transport) = (usize::from(headers.network), usize::from(headers.transport));
-    let datagram = data.get(transport..network + headers.ip_length as usize)?;
-    let addresses = match headers.family {
-        Family::V4 => data.get(network + 12..network + 20)?,
-        Family::V6 => data.get(network + 8..network + 40)?,
-    };
-    let length = u16::try_from(datagram.len()).ok()?;
-    let pseudo = checksum::add(checksum::sum(addresses), checksum::add(u16::from(protocol::UDP), length));
-    Some(!checksum::add(pseudo, checksum::sum(datagram)))
 }
 
 /// Replaces a part of a TCP segment's text by another of whatever length, with the lengths and checksums; the headers of the packet
@@ -155,26 +161,21 @@ pub fn resize<P: Packet>(
     // It shrinks without a new place; what was padding goes too.
     let _ = packet.set_length(new_end);
     let data = packet.data_mut();
-    let addresses = match headers.family {
+    match headers.family {
         Family::V4 => {
             data.get_mut(network + 2..network + 4)?.copy_from_slice(&ip_length.to_be_bytes());
             checksum::fill_header(data.get_mut(network..transport)?);
-            network + 12..network + 20
         }
         Family::V6 => {
             let payload = ip_length.checked_sub(40)?;
             data.get_mut(network + 4..network + 6)?.copy_from_slice(&payload.to_be_bytes());
-            network + 8..network + 40
         }
-    };
-    let addresses = checksum::sum(data.get(addresses)?);
-    let segment = data.get_mut(transport..new_end)?;
-    segment.get_mut(16..18)?.fill(0);
-    let length = u16::try_from(segment.len()).ok()?;
-    let pseudo = checksum::add(addresses, checksum::add(u16::from(protocol::TCP), length));
-    let sum = !checksum::add(pseudo, checksum::sum(segment));
-    segment.get_mut(16..18)?.copy_from_slice(&sum.to_be_bytes());
-    Some(Headers { ip_length: ip_length.into(), ..*headers })
+    }
+    data.get_mut(transport + 16..transport + 18)?.fill(0);
+    let resized = Headers { ip_length: ip_length.into(), ..*headers };
+    let checksum = !datagram::sum([(&*packet, &resized)]);
+    packet.data_mut().get_mut(transport + 16..transport + 18)?.copy_from_slice(&checksum.to_be_bytes());
+    Some(resized)
 }
 
 #[cfg(test)]
@@ -206,7 +207,7 @@ mod tests {
     ) -> Result<(), TestCaseError> {
         let mut packet = HeapPacket::new(&built(frame.clone(), tcp));
         let headers = headers(packet.data());
-        prop_assert!(replace(packet.data_mut(), &headers, end, address, port));
+        prop_assert!(replace(&mut packet, &headers, end, address, port));
         let mut other = frame.clone();
         let place = if end == End::Source { &mut other.source } else { &mut other.destination };
         *place = SocketAddr::new(address.ip(), port);
@@ -258,60 +259,80 @@ mod tests {
             bytes[at..at + 2].copy_from_slice(&(wrong % 0xfffe + 1).to_be_bytes());
             let mut packet = HeapPacket::new(&bytes);
             let headers = headers(packet.data());
-            prop_assert!(replace(packet.data_mut(), &headers, End::Destination, Ipv4Addr::from_bits(new.0), new.1));
+            prop_assert!(replace(&mut packet, &headers, End::Destination, Ipv4Addr::from_bits(new.0), new.1));
             let IpAddr::V4(back) = destination.ip() else { unreachable!() };
-            prop_assert!(replace(packet.data_mut(), &headers, End::Destination, back, destination.port()));
+            prop_assert!(replace(&mut packet, &headers, End::Destination, back, destination.port()));
             prop_assert_eq!(packet.data(), bytes);
         }
     }
 
+    fn replaced(bytes: &[u8], end: End, address: Ipv4Addr, port: u16) -> Vec<u8> {
+        let mut packet = HeapPacket::new(bytes);
+        assert!(replace(&mut packet, &headers(bytes), end, address, port));
+        packet.data().to_vec()
+    }
+
+    const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 3);
+
+    fn ends() -> [SocketAddr; 2] {
+        ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap())
+    }
+
     #[test]
     fn udp_without_a_checksum_gets_one_when_it_is_whole() {
-        let ends: [SocketAddr; 2] = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
-        let server = Ipv4Addr::new(192, 168, 10, 3);
-        let mut bytes = frame(ends[0], ends[1], vec![1, 2, 3]).udp();
-        bytes[40..42].fill(0);
-        let mut first_piece = bytes.clone();
-        let whole = headers(&bytes);
-        assert!(replace(&mut bytes, &whole, End::Destination, server, 5353));
-        let anew = frame(ends[0], SocketAddr::new(server.into(), 5353), vec![1, 2, 3]).udp();
-        assert_eq!(bytes, anew);
+        let [client, service] = ends();
+        for payload in [vec![1, 2, 3], vec![], (0..=255).collect()] {
+            let mut bytes = frame(client, service, payload.clone()).udp();
+            bytes[40..42].fill(0);
+            let anew = frame(client, SocketAddr::new(SERVER.into(), 5353), payload).udp();
+            assert_eq!(replaced(&bytes, End::Destination, SERVER, 5353), anew);
+            // The same in a chain of buffers.
+            for cut in 42..bytes.len() {
+                let (middle, end) = bytes[cut..].split_at((bytes.len() - cut) / 2);
+                let mut chained = HeapPacket::chained(&bytes[..cut], &[middle, end]);
+                assert!(replace(&mut chained, &headers(&bytes), End::Destination, SERVER, 5353));
+                assert_eq!(chained.to_vec(), anew);
+            }
+        }
+    }
 
-        first_piece[17] += 5;
-        first_piece.extend([0; 5]);
-        first_piece[20] = 0x20;
-        checksum::fill_header(&mut first_piece[14..34]);
-        let piece = headers(&first_piece);
-        assert!(piece.first_fragment());
-        assert!(replace(&mut first_piece, &piece, End::Destination, server, 5353));
-        assert_eq!((&first_piece[36..38], &first_piece[40..42]), (&5353_u16.to_be_bytes()[..], &[0, 0][..]));
+    #[test]
+    fn a_first_fragment_without_a_udp_checksum_is_left_without() {
+        let [client, service] = ends();
+        let mut bytes = frame(client, service, vec![1; 8]).udp();
+        bytes[40..42].fill(0);
+        bytes[20] = 0x20;
+        checksum::fill_header(&mut bytes[14..34]);
+        assert!(headers(&bytes).first_fragment());
+        let bytes = replaced(&bytes, End::Destination, SERVER, 5353);
+        assert_eq!((&bytes[36..38], &bytes[40..42]), (&5353_u16.to_be_bytes()[..], &[0, 0][..]));
     }
 
     #[test]
     fn a_udp_checksum_that_comes_to_nothing_is_written_as_ones() {
-        let ends = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
-        let server = Ipv4Addr::new(192, 168, 10, 3);
-        let zero = (0..=u16::MAX).find_map(|word| {
-            let mut bytes = frame(ends[0], ends[1], word.to_be_bytes().to_vec()).udp();
-            let headers = headers(&bytes);
-            replace(&mut bytes, &headers, End::Destination, server, 5353);
-            (bytes[40..42] == [0xff; 2]).then_some(bytes)
-        });
-        assert!(zero.is_some(), "one of all words makes the checksum 0");
+        let [client, service] = ends();
+        for without in [false, true] {
+            let zeros = (0..=u16::MAX).filter(|word| {
+                let mut bytes = frame(client, service, word.to_be_bytes().to_vec()).udp();
+                if without {
+                    bytes[40..42].fill(0);
+                }
+                replaced(&bytes, End::Destination, SERVER, 5353)[40..42] == [0xff; 2]
+            });
+            assert_eq!(zeros.count(), 1, "one of all words makes the checksum 0");
+        }
     }
 
     #[test]
     fn a_later_fragment_has_no_port() {
-        let ends: [SocketAddr; 2] = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse().unwrap());
-        let mut bytes = frame(ends[0], ends[1], vec![9; 64]).udp();
-        bytes[20..22].copy_from_slice(&[0, 50]);
-        checksum::fill_header(&mut bytes[14..34]);
-        let headers = headers(&bytes);
-        let before = bytes.clone();
-        assert!(headers.later_fragment());
-        assert!(replace(&mut bytes, &headers, End::Source, Ipv4Addr::new(10, 0, 0, 1), 80));
-        assert_eq!(bytes[34..], before[34..]);
-        assert!(checksum::header_valid(&bytes[14..34]));
-        assert_eq!(bytes[26..30], [10, 0, 0, 1]);
+        let [client, service] = ends();
+        let mut before = frame(client, service, vec![9; 64]).udp();
+        before[20..22].copy_from_slice(&[0, 50]);
+        checksum::fill_header(&mut before[14..34]);
+        assert!(headers(&before).later_fragment());
+        let after = replaced(&before, End::Source, Ipv4Addr::new(10, 0, 0, 1), 80);
+        assert_eq!(after[34..], before[34..]);
+        assert!(checksum::header_valid(&after[14..34]));
+        assert_eq!(after[26..30], [10, 0, 0, 1]);
     }
 }

@@ -1,10 +1,11 @@
 //! FTP's control connections through VS/NAT: data connections that are announced on them are expected, a server's address in
 //! the text becomes the virtual one, and sequence numbers follow.
 //!
-//! As the kernel's helper does it, on services of port 21. A segment that is not all in the first buffer, or is in fragments, is
-//! masqueraded like any other.
+//! As the kernel's helper does it, on services of port 21, and never for a segment whose checksum is wrong, which is dropped. The text
+//! of a segment that is not all in the first buffer, or is in fragments, is not read.
 
 use super::forward::{How, Outgoing};
+use super::lengths::alone;
 use super::{Slot, Turn};
 use crate::address::Address;
 use crate::connection::tcp::{self, State};
@@ -15,7 +16,7 @@ use crate::flow::{Tuple, port, protocol};
 use crate::ftp::{self, Announced, Asked, Mode, Owner, is_after};
 use crate::id::{DestinationSlot, Ticks};
 use crate::packet::rewrite::resize;
-use crate::packet::{Headers, Packet, WireAddress, tcp as tcp_flags};
+use crate::packet::{Headers, Packet, WireAddress, datagram, tcp as tcp_flags};
 use crate::snapshot::{DestinationView, Snapshot};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -23,18 +24,33 @@ use std::ops::Range;
 /// How long an announced data connection is waited for: the kernel's LISTEN.
 const PATIENCE: u32 = 120 * Ticks::SECOND;
 
-/// Whether a packet belongs to a control connection whose text can be read.
-fn speaks(headers: &Headers, control_port: u16) -> bool {
-    control_port == port::FTP && headers.protocol == protocol::TCP && !headers.is_fragment()
+/// Whether a packet belongs to a control connection.
+pub(super) const fn speaks(headers: &Headers, control_port: u16) -> bool {
+    control_port == port::FTP && headers.protocol == protocol::TCP && !headers.later_fragment()
+}
+
+/// What becomes of a server's segment on a control connection.
+pub(super) enum Heard {
+    /// It goes on; its headers, where its length changed.
+    Passes(Option<Headers>),
+    /// It goes no further.
+    Dropped(DropReason),
+    /// With the virtual address in its text it would be longer than its link takes by so many bytes. Nothing has changed.
+    TooLong(u16),
+}
+
+/// Length of a TCP header with options, in bytes.
+fn header_length(data: &[u8], headers: &Headers) -> u16 {
+    data.get(usize::from(headers.transport) + 12).map_or(0, |offset| u16::from(offset >> 4) * 4)
 }
 
 /// The text of a whole TCP segment: where it is in the frame.
 fn text_of<P: Packet>(packet: &P, headers: &Headers) -> Option<Range<usize>> {
     let data = packet.data();
-    let start = usize::from(headers.transport);
-    let header = usize::from(data.get(start + 12)? >> 4) * 4;
-    let text = start + header..usize::from(headers.network) + headers.ip_length as usize;
-    (packet.segments() == 1 && text.start <= text.end && text.end <= data.len()).then_some(text)
+    let start = usize::from(headers.transport) + usize::from(header_length(data, headers));
+    let text = start..usize::from(headers.network) + headers.ip_length as usize;
+    let whole = packet.segments() == 1 && !headers.is_fragment();
+    (whole && text.start <= text.end && text.end <= data.len()).then_some(text)
 }
 
 fn number(data: &[u8], at: usize) -> u32 {
@@ -45,11 +61,11 @@ const fn acknowledges(headers: &Headers) -> bool {
     headers.tcp_flags & tcp_flags::ACK != 0
 }
 
-/// The sequence number behind a segment.
-fn end_of(sequence: u32, headers: &Headers, text: Option<&Range<usize>>) -> u32 {
+/// The sequence number behind a segment that begins with `sequence`.
+fn end_of(sequence: u32, headers: &Headers, data: &[u8]) -> u32 {
     let flag = |flag: u8| u32::from(headers.tcp_flags & flag != 0);
-    let length = text.map_or(0, |text| u32::try_from(text.len()).unwrap_or(0));
-    sequence.wrapping_add(length).wrapping_add(flag(tcp_flags::SYN) + flag(tcp_flags::FIN))
+    let length = headers.transport_length().saturating_sub(header_length(data, headers));
+    sequence.wrapping_add(length.into()).wrapping_add(flag(tcp_flags::SYN) + flag(tcp_flags::FIN))
 }
 
 fn owner_of<A: Address>(table: &Table<A>, id: ConnectionId) -> Owner {
@@ -80,12 +96,11 @@ impl<P: Packet> Core<P> {
         let mut packet = packet;
         let headers = &slot.headers;
         self.keep_control(table, id, turn.now);
-        let masqueraded = matches!(how, How::Masquerade { .. });
-        if masqueraded
+        if matches!(how, How::Masquerade { .. })
             && speaks(headers, headers.destination_port)
-            && !self.client_speaks(table, id, &mut packet, headers, turn)
+            && let Err(reason) = self.client_speaks(table, id, &mut packet, headers, turn)
         {
-            self.discard(packet, DropReason::OutOfWindow);
+            self.discard(packet, reason);
             return false;
         }
         self.forward(Outgoing { packet, port: slot.port, headers, to, destination }, how, turn)
@@ -109,8 +124,15 @@ impl<P: Packet> Core<P> {
         }
     }
 
-    /// A client's segment on a control connection; `false` when it acknowledges what was never sent, which the kernel's connection
-    /// tracking lets nobody do there.
+    /// Whether the checksum of a segment is right. The packets behind a first fragment are waiting.
+    fn is_intact(&self, packet: &P, headers: &Headers) -> bool {
+        let first = alone(packet, headers);
+        let rest = self.rest.iter().map(|piece| (&piece.packet, &piece.headers));
+        datagram::sum(std::iter::once((packet, &first)).chain(rest)) == 0xffff
+    }
+
+    /// A client's segment on a control connection, or why it goes no further. One that acknowledges what was never sent is heard, but
+    /// the kernel's connection tracking lets it pass no more.
     fn client_speaks<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
@@ -118,28 +140,31 @@ impl<P: Packet> Core<P> {
         packet: &mut P,
         headers: &Headers,
         turn: &Turn<'_, S>,
-    ) -> bool {
+    ) -> Result<(), DropReason> {
+        if !self.is_intact(packet, headers) {
+            return Err(DropReason::TcpChecksum);
+        }
         let handle = table.line(id).side();
         let owner = owner_of(table, id);
         let segment = usize::from(headers.transport);
-        let said = text_of(packet, headers);
-        let mut known = true;
-        if let Some(control) = self.controls.get(handle, owner)
-            && let Some(data) = packet.data_mut().get_mut(segment..)
-        {
-            ftp::shift_acknowledgement(data, &control.shift);
-            known = !(acknowledges(headers) && is_after(number(data, 8), control.server_end));
-            let end = end_of(number(data, 4), headers, said.as_ref());
-            if known && is_after(end, control.client_end) {
+        let mut passes = Ok(());
+        if let Some(control) = self.controls.get(handle, owner) {
+            let end = end_of(number(packet.data(), segment + 4), headers, packet.data());
+            if let Some(data) = packet.data_mut().get_mut(segment..) {
+                ftp::shift_acknowledgement(data, &control.shift);
+                if acknowledges(headers) && is_after(number(data, 8), control.server_end) {
+                    passes = Err(DropReason::OutOfWindow);
+                }
+            }
+            if passes.is_ok() && is_after(end, control.client_end) {
                 control.client_end = end;
             }
         }
         if table.line(id).state() != State::Established {
-            return known;
+            return passes;
         }
-        let Some(text) = said.filter(|text| !text.is_empty()) else { return known };
-        let asked = packet.data().get(text).and_then(|text| ftp::asked(text, A::LENGTH != 4));
-        match asked {
+        let text = text_of(packet, headers).and_then(|text| packet.data().get(text));
+        match text.and_then(|text| ftp::asked(text, A::LENGTH != 4)) {
             Some(Asked::Passive) => self.set_mode(handle, owner, Mode::Passive),
             Some(Asked::ExtendedPassive) => self.set_mode(handle, owner, Mode::ExtendedPassive),
             Some(Asked::Active(client, client_port)) => {
@@ -159,7 +184,7 @@ impl<P: Packet> Core<P> {
             }
             None => {}
         }
-        known
+        passes
     }
 
     fn set_mode(&mut self, handle: u32, owner: Owner, mode: Mode) {
@@ -168,56 +193,71 @@ impl<P: Packet> Core<P> {
         }
     }
 
-    /// A server's segment on a control connection, before it gets the virtual address; its headers, when its length changed.
+    /// A server's segment on a control connection, before it gets the virtual address.
+    #[cold]
     pub(super) fn server_speaks<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
         id: ConnectionId,
         packet: &mut P,
         headers: &Headers,
+        mtu: u16,
         turn: &Turn<'_, S>,
-    ) -> Option<Headers> {
-        let line = table.line(id);
-        if !speaks(headers, line.tuple().destination_port) {
-            return None;
+    ) -> Heard {
+        if !self.is_intact(packet, headers) {
+            return Heard::Dropped(DropReason::TcpChecksum);
         }
-        let text = text_of(packet, headers)?;
+        let data = packet.data();
         let segment = usize::from(headers.transport);
-        let sequence = number(packet.data(), segment + 4);
-        let acknowledged = number(packet.data(), segment + 8);
-        let end = end_of(sequence, headers, Some(&text));
+        let (sequence, acknowledged) = (number(data, segment + 4), number(data, segment + 8));
+        let end = end_of(sequence, headers, data);
         let owner = owner_of(table, id);
-        let handle = self.control_of(table, id, owner, (end, acknowledged))?;
-        let control = self.controls.get(handle, owner)?;
+        let handle = self.control_of(table, id, owner, (end, acknowledged));
+        let Some((handle, control)) =
+            handle.and_then(|handle| Some((handle, self.controls.get(handle, owner)?)))
+        else {
+            return Heard::Passes(None);
+        };
         if acknowledges(headers) && is_after(acknowledged, control.client_end) {
             // The kernel's connection tracking does not believe it, and leaves it as it is.
-            return None;
+            return Heard::Passes(None);
         }
         if is_after(end, control.server_end) {
             control.server_end = end;
         }
-        let again = control.answered.filter(|(segment, _)| *segment == sequence);
+        let again = control.answered.filter(|(answered, _)| *answered == sequence);
         let mode = again.map_or(control.mode, |(_, mode)| mode);
-        let answer = packet.data().get(text.clone()).filter(|_| mode != Mode::Active);
-        let said = answer.and_then(|text| ftp::announced(text, mode == Mode::ExtendedPassive));
         let established = table.line(id).state() == State::Established;
-        let answers = said.is_some() && established;
-        let changed = said.filter(|_| established).and_then(|said| {
-            self.announce(table, id, &said, turn);
-            self.name_virtual_end(table, id, packet, headers, text.start, &said)
+        let text = text_of(packet, headers).filter(|_| established && mode != Mode::Active);
+        let answer = text.and_then(|text| {
+            let said = ftp::announced(packet.data().get(text.clone())?, mode == Mode::ExtendedPassive)?;
+            Some((text.start, said))
         });
-        let control = self.controls.get(handle, owner)?;
-        if answers {
-            (control.answered, control.mode) = (Some((sequence, mode)), Mode::Active);
+        let mut changed = None;
+        if let Some((text, said)) = answer {
+            let name = virtual_name(table.line(id), &said);
+            let length = name.map_or(0, |name| name.bytes().len());
+            let growth = u32::try_from(length.saturating_sub(said.numbers.len())).unwrap_or(0);
+            if headers.dont_fragment() && headers.ip_length + growth > mtu.into() {
+                return Heard::TooLong(u16::try_from(growth).unwrap_or(0));
+            }
+            self.announce(table, id, &said, turn);
+            let place = text + said.numbers.start..text + said.numbers.end;
+            changed = name.and_then(|name| resize(packet, headers, place, name.bytes()));
+            if let Some(control) = self.controls.get(handle, owner) {
+                (control.answered, control.mode) = (Some((sequence, mode)), Mode::Active);
+            }
         }
-        if let Some(changed) = &changed {
-            let growth = i64::from(changed.ip_length) - i64::from(headers.ip_length);
-            control.shift.grow(sequence, i32::try_from(growth).unwrap_or(0));
+        if let Some(control) = self.controls.get(handle, owner) {
+            if let Some(changed) = &changed {
+                let growth = i64::from(changed.ip_length) - i64::from(headers.ip_length);
+                control.shift.grow(sequence, i32::try_from(growth).unwrap_or(0));
+            }
+            if let Some(data) = packet.data_mut().get_mut(segment..) {
+                ftp::shift_sequence(data, &control.shift);
+            }
         }
-        if let Some(data) = packet.data_mut().get_mut(segment..) {
-            ftp::shift_sequence(data, &control.shift);
-        }
-        changed
+        Heard::Passes(changed)
     }
 
     /// The entry of a control connection, made when its server first speaks.
@@ -254,25 +294,6 @@ impl<P: Packet> Core<P> {
         let server = (named.unwrap_or_else(|| line.server()), said.port);
         let tuple = Tuple { source_port: 0, destination_port: said.port, ..line.tuple() };
         self.expect(table, id, tuple, server, turn);
-    }
-
-    /// Writes the virtual address into a 227, whose text may become longer or shorter.
-    fn name_virtual_end<A: Address>(
-        &self,
-        table: &Table<A>,
-        id: ConnectionId,
-        packet: &mut P,
-        headers: &Headers,
-        text: usize,
-        said: &Announced,
-    ) -> Option<Headers> {
-        let IpAddr::V4(address) = table.line(id).tuple().destination.ip() else { return None };
-        said.address?;
-        let ([a, b, c, d], [high, low]) = (address.octets(), said.port.to_be_bytes());
-        let mut name = Name::default();
-        std::fmt::Write::write_fmt(&mut name, format_args!("{a},{b},{c},{d},{high},{low}")).ok()?;
-        let place = text + said.numbers.start..text + said.numbers.end;
-        resize(packet, headers, place, name.bytes())
     }
 
     /// A data connection that is to come; with client port 0 from any port.
@@ -358,8 +379,18 @@ impl<P: Packet> Core<P> {
     }
 }
 
-/// The longest address and port of a 227: `255,255,255,255,255,255`.
-#[derive(Default)]
+/// What a 227 is to name in the server's place; `None` where it names no address, or cannot name the virtual one.
+fn virtual_name<A: Address>(line: &Line<A>, said: &Announced) -> Option<Name> {
+    let IpAddr::V4(address) = line.tuple().destination.ip() else { return None };
+    said.address?;
+    let ([a, b, c, d], [high, low]) = (address.octets(), said.port.to_be_bytes());
+    let mut name = Name::default();
+    std::fmt::Write::write_fmt(&mut name, format_args!("{a},{b},{c},{d},{high},{low}")).ok()?;
+    Some(name)
+}
+
+/// Address and port of a 227, at the longest `255,255,255,255,255,255`.
+#[derive(Clone, Copy, Default)]
 struct Name {
     text: [u8; 24],
     length: usize,

@@ -114,8 +114,8 @@ impl<P: Packet> Core<P> {
             How::Direct => {}
             How::Masquerade { server, port } => {
                 let done = match server {
-                    IpAddr::V4(server) => redirect(packet.data_mut(), headers, server, port),
-                    IpAddr::V6(server) => redirect(packet.data_mut(), headers, server, port),
+                    IpAddr::V4(server) => redirect(packet, headers, server, port),
+                    IpAddr::V6(server) => redirect(packet, headers, server, port),
                 };
                 if !done {
                     return Err(DropReason::Segments);
@@ -171,6 +171,10 @@ impl<P: Packet> Core<P> {
             _ => {
                 let awaited = Awaited::Destination { slot: to, how };
                 let mut pieces = self.all_pieces(packet, port, &headers);
+                if let Some(first) = pieces.first_mut() {
+                    // SCTP's checksum is over the whole datagram, whose length would be lost with its other pieces.
+                    first.headers = headers;
+                }
                 for Piece { packet, port, headers } in pieces.drain(..) {
                     self.park(Parked { packet, port, headers, awaited, deadline: turn.now }, turn);
                 }
@@ -269,10 +273,11 @@ impl<P: Packet> Core<P> {
 }
 
 /// Makes a packet, or an ICMP error about one, the server's.
-fn redirect<A: Address>(data: &mut [u8], headers: &Headers, server: A, port: u16) -> bool {
+fn redirect<P: Packet, A: Address>(packet: &mut P, headers: &Headers, server: A, port: u16) -> bool {
     if !matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
-        return rewrite::replace(data, headers, End::Destination, server, port);
+        return rewrite::replace(packet, headers, End::Destination, server, port);
     }
+    let data = packet.data_mut();
     icmp::quoted(data, headers)
         .is_some_and(|quoted| relay::translate(data, headers, &quoted, End::Destination, server, port))
 }

@@ -8,7 +8,7 @@ use super::pieces::Piece;
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::id::PortId;
-use crate::packet::{Family, Headers, Packet, checksum, options};
+use crate::packet::{Family, Headers, Packet, checksum, datagram, options};
 use crate::snapshot::NextHop;
 
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -104,6 +104,9 @@ impl<P: Packet> Core<P> {
             let headers = if begins { outgoing.headers } else { &*headers };
             changed = changed.and_then(|()| self.change(packet, headers, (how, to), turn));
             set_macs(packet.data_mut(), destination_mac, source_mac);
+        }
+        if matches!(how, How::Masquerade { .. }) {
+            complete(&mut pieces);
         }
         let out = destination.port;
         let sent = match changed {
@@ -273,6 +276,17 @@ fn write<P: Packet>(
         }
     }
     written == length
+}
+
+/// A masqueraded datagram in pieces that has no UDP checksum gets one, as the kernel gives it.
+pub(super) fn complete<P: Packet>(pieces: &mut [Piece<P>]) {
+    if pieces.len() < 2 {
+        return;
+    }
+    let missing = datagram::missing_udp_checksum(pieces.iter().map(|piece| (&piece.packet, &piece.headers)));
+    if let (Some(checksum), Some(Piece { packet, headers, .. })) = (missing, pieces.first_mut()) {
+        datagram::set_udp_checksum(packet, headers, checksum);
+    }
 }
 
 /// Whether a packet that is too long is refused instead of cut. Tunnels without path MTU discovery fragment their outer packet,

@@ -5,8 +5,9 @@
 //! way the request came.
 
 use super::answer::Refused;
+use super::control::{self, Heard};
 use super::forward::set_macs;
-use super::lengths::Ready;
+use super::lengths::{Ready, complete};
 use super::parking::{Awaited, Parked};
 use super::pieces::Piece;
 use super::{Learned, Slot, Turn};
@@ -88,7 +89,18 @@ impl<P: Packet> Core<P> {
             return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
         }
         let mut packet = packet;
-        let changed = self.server_speaks(table, id, &mut packet, headers, turn);
+        let mut changed = None;
+        if control::speaks(headers, table.line(id).tuple().destination_port) {
+            match self.server_speaks(table, id, &mut packet, headers, hop.mtu, turn) {
+                Heard::Passes(headers) => changed = headers,
+                Heard::Dropped(reason) => return self.discard(packet, reason),
+                Heard::TooLong(growth) => {
+                    // The server is to leave room for it.
+                    let report = Report::TooBig { mtu: hop.mtu.saturating_sub(growth) };
+                    return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
+                }
+            }
+        }
         let headers = changed.as_ref().unwrap_or(headers);
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
@@ -97,12 +109,11 @@ impl<P: Packet> Core<P> {
         let tuple = table.line(id).tuple();
         if headers.needs_care() || headers.ip_length > hop.mtu.into() {
             let end = (tuple.destination, tuple.destination_port);
-            *forwarded += u64::from(self.reply_with_care(packet, slot, end, hop, turn));
+            *forwarded += u64::from(self.reply_with_care((packet, slot.port, headers), end, hop, turn));
             return;
         }
-        let data = packet.data_mut();
-        replace(data, headers, End::Source, tuple.destination, tuple.destination_port);
-        let _ = decrement_ttl(data, headers.network.into(), headers.family);
+        replace(&mut packet, headers, End::Source, tuple.destination, tuple.destination_port);
+        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
         *forwarded += u64::from(self.send_to_client(packet, slot.port, headers, hop, turn));
     }
 
@@ -110,23 +121,23 @@ impl<P: Packet> Core<P> {
     #[cold]
     fn reply_with_care<A: Address, S: Sink<P>>(
         &mut self,
-        packet: P,
-        slot: &Slot<P>,
+        (packet, port, whole): (P, PortId, &Headers),
         (virtual_address, virtual_port): (A, u16),
         hop: ClientHop,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let mut pieces = self.all_pieces(packet, slot.port, &slot.headers);
+        let mut pieces = self.all_pieces(packet, port, whole);
         let longest = pieces.iter().map(|piece| piece.headers.ip_length).max().unwrap_or(0);
         for Piece { packet, headers, .. } in &mut pieces {
+            let headers = if headers.first_fragment() { whole } else { &*headers };
+            replace(packet, headers, End::Source, virtual_address, virtual_port);
             let data = packet.data_mut();
-            let headers = if headers.first_fragment() { &slot.headers } else { &*headers };
-            replace(data, headers, End::Source, virtual_address, virtual_port);
             let _ = decrement_ttl(data, headers.network.into(), headers.family);
             if let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop {
                 set_macs(data, destination_mac, source_mac);
             }
         }
+        complete(&mut pieces);
         let sent = if longest <= hop.mtu.into() {
             let mut sent = true;
             for Piece { packet, port, headers } in pieces.drain(..) {

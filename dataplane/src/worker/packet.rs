@@ -29,6 +29,10 @@ impl Packet for DpdkPacket {
         self.0.segments()
     }
 
+    fn later_segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter_segments().skip(1)
+    }
+
     #[inline(always)]
     fn rss_hash(&self) -> Option<u32> {
         self.0.rss_hash()
