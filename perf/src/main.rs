@@ -11,6 +11,7 @@ mod pcap;
 mod progress;
 mod results;
 mod table;
+mod times;
 mod traffic;
 mod window;
 
@@ -36,11 +37,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let (results, json) = match &cli.command {
-        Command::Forward(arguments) => (forward::run(arguments, &interrupt)?, &arguments.json),
-        Command::Engine(arguments) => (engine::run(arguments, &interrupt)?, &arguments.json),
+    let results = match &cli.command {
+        Command::Forward(arguments) => forward::run(arguments, &interrupt)?,
+        Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
     };
-    if let Some(path) = json {
+    if let Some(path) = &cli.command.output().json {
         results::save(path, &results)?;
     }
     Ok(())

@@ -1,12 +1,16 @@
 //! Results as they are kept: an array of them, described by `perf/schema/results.schema.json`.
 
 use crate::machine::Machine;
+use crate::times::Times;
 use crate::window::Figures;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Figures that are not a packet's cost, by a name with the unit in it.
+pub(crate) type Quantities = BTreeMap<String, f64>;
 
 /// What a run was given.
 pub(crate) type Parameters = BTreeMap<String, Value>;
@@ -34,6 +38,12 @@ pub(crate) struct Measurement {
     /// Costs it is made of, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) parts: BTreeMap<String, Figures>,
+    /// Further figures; the name says the unit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) quantities: Quantities,
+    /// Distributions of times by what they are of.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) times: BTreeMap<String, Times>,
 }
 
 /// The control run.
@@ -46,18 +56,25 @@ pub(crate) struct Control {
     pub(crate) figures: Figures,
     /// The measurement's packets per CPU second over the control's.
     pub(crate) ratio: f64,
+    /// The measurement's further figures in the control run.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) quantities: Quantities,
+    /// The measurement's times in the control run.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) times: BTreeMap<String, Times>,
 }
 
 impl Control {
-    /// A control beside a measurement.
+    /// A control beside a measurement, without further figures.
     pub(crate) fn new(name: &str, figures: Figures, measured: &Figures) -> Self {
         let ratio = measured.packets_per_cpu_second / figures.packets_per_cpu_second;
-        Self { name: name.to_owned(), figures, ratio }
+        let (quantities, times) = (Quantities::new(), BTreeMap::new());
+        Self { name: name.to_owned(), figures, ratio, quantities, times }
     }
 }
 
 impl Measurement {
-    /// One without drops, control and parts.
+    /// One of packets alone, without drops.
     pub(crate) fn new(name: &str, parameters: Parameters, machine: &Machine, figures: &Figures) -> Self {
         Self {
             name: name.to_owned(),
@@ -68,6 +85,8 @@ impl Measurement {
             bytes_per_connection: None,
             control: None,
             parts: BTreeMap::new(),
+            quantities: Quantities::new(),
+            times: BTreeMap::new(),
         }
     }
 }
@@ -154,7 +173,22 @@ pub(crate) mod tests {
         let figures = Figures::of(&windows, machine.tsc_ghz).unwrap();
         let parameters = Parameters::from([("flows".into(), json!(1024)), ("protocol".into(), json!("udp"))]);
         let mut sample = Measurement::new("forward dr pcap", parameters, &machine, &figures);
-        sample.control = Some(Control::new("dpdk-testpmd macswap", figures, &figures));
+        let times = Times {
+            count: 1000,
+            minimum: 1_000,
+            mean: 4_100.5,
+            p50: 4_000,
+            p90: 5_000,
+            p99: 9_000,
+            p99_9: 20_000,
+            p99_99: 30_000,
+            maximum: 31_000,
+        };
+        sample.times.insert("latency".into(), times);
+        sample.quantities.insert("connections_per_cpu_second".into(), 3.1e6);
+        let mut control = Control::new("dpdk-testpmd macswap", figures, &figures);
+        (control.times, control.quantities) = (sample.times.clone(), sample.quantities.clone());
+        sample.control = Some(control);
         sample.bytes_per_connection = Some(82.5);
         sample.dropped.insert("tx_full".into(), 3);
         sample.parts.insert("preparation".into(), figures);
@@ -187,6 +221,8 @@ pub(crate) mod tests {
         );
         assert_eq!(broken(|one| one["dropped"]["x"] = json!(-1)).unwrap(), "results[0].dropped.x is below 0");
         assert!(broken(|one| one["control"]["ratio"] = Value::Null).is_some());
+        assert!(broken(|one| one["times"]["latency"]["p99"] = json!(1.5)).is_some());
+        assert!(broken(|one| one["quantities"]["x"] = json!("fast")).is_some());
         assert!(broken(|one| drop(one.as_object_mut().unwrap().remove("machine"))).is_some());
     }
 

@@ -1,0 +1,68 @@
+//! Arguments of `uvs-perf forward`.
+
+use super::Output;
+use crate::traffic::Protocol;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// How packets reach the real server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// VS/DR: new MAC addresses, the packet as it is.
+    Dr,
+}
+
+/// Where packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Link {
+    /// DPDK's net_pcap replays a capture file for ever, and drops what is sent.
+    Pcap,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArguments {
+    /// Forwarding method
+    #[arg(long, value_enum, default_value = "dr")]
+    pub(crate) mode: Mode,
+    /// Flows, each with its own client address and port; several numbers are several measurements
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "1024")]
+    pub(crate) flows: Vec<u64>,
+    /// Virtual services, all on one address
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) services: u32,
+    /// Destinations of each service
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) destinations: u16,
+    /// Length of a frame in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = super::frame)]
+    pub(crate) frame: usize,
+    /// Transport protocol; TCP flows are picked up as established ones (sloppy_tcp)
+    #[arg(long, value_enum, default_value = "udp")]
+    pub(crate) protocol: Protocol,
+    /// IPv6 instead of IPv4
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Workers of the director
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) workers: u8,
+    /// A CPU for each worker [default: the last ones]
+    #[arg(long, value_name = "CPU[,CPU…]", value_delimiter = ',')]
+    pub(crate) cpus: Option<Vec<usize>>,
+    /// Where packets come from
+    #[arg(long, value_enum, default_value = "pcap")]
+    pub(crate) link: Link,
+    /// Length of all windows of the director together; the control run takes as long
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = super::seconds)]
+    pub(crate) seconds: f64,
+    /// Windows
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = super::windows)]
+    pub(crate) windows: usize,
+    /// Leave dpdk-testpmd out
+    #[arg(long)]
+    pub(crate) no_control: bool,
+    /// The director to measure [default: the uvsd beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) uvsd: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

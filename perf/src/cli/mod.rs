@@ -1,0 +1,102 @@
+//! The command line: one file for the arguments of each command.
+
+mod engine;
+mod forward;
+
+use clap::{Args, Parser, Subcommand};
+pub(crate) use engine::EngineArguments;
+pub(crate) use forward::{ForwardArguments, Link, Mode};
+use std::path::PathBuf;
+
+/// Honest measurements of the uvs director.
+#[derive(Debug, Parser)]
+#[command(name = "uvs-perf", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One command a question.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// How many packets does the real uvsd forward for each second of a CPU, beside dpdk-testpmd?
+    Forward(ForwardArguments),
+    /// What does a packet cost in the engine alone, whatever the number of connections?
+    Engine(EngineArguments),
+}
+
+impl Command {
+    /// Where its results go.
+    pub(crate) const fn output(&self) -> &Output {
+        match self {
+            Self::Forward(arguments) => &arguments.output,
+            Self::Engine(arguments) => &arguments.output,
+        }
+    }
+}
+
+/// Where results go beside the terminal.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Write results as JSON (perf/schema/results.schema.json)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn within(text: &str, low: usize, high: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if (low..=high).contains(&value) => Ok(value),
+        _ => Err(format!("give a whole number from {low} to {high}")),
+    }
+}
+
+fn frame(text: &str) -> Result<usize, String> {
+    within(text, 60, 1500)
+}
+
+fn burst(text: &str) -> Result<usize, String> {
+    within(text, 1, dataplane::pipeline::BURST)
+}
+
+fn windows(text: &str) -> Result<usize, String> {
+    within(text, 1, 1000)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.01..=86_400.0).contains(&value) => Ok(value),
+        _ => Err("give seconds from 0.01 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn several_numbers_of_flows_are_several_measurements() {
+        let cli = Cli::parse_from(["uvs-perf", "engine", "--flows", "1000,65536"]);
+        let Command::Engine(arguments) = cli.command else { panic!("not engine") };
+        assert_eq!(arguments.flows, [1000, 65536]);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        for wrong in [
+            ["--frame", "59"],
+            ["--frame", "1501"],
+            ["--seconds", "0"],
+            ["--windows", "0"],
+            ["--workers", "0"],
+        ] {
+            assert!(Cli::try_parse_from(["uvs-perf", "forward"].iter().chain(&wrong)).is_err(), "{wrong:?}");
+        }
+        assert!(Cli::try_parse_from(["uvs-perf", "engine", "--burst", "33"]).is_err());
+    }
+}
