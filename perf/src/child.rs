@@ -40,6 +40,11 @@ impl TemporaryDirectory {
         bail!("{} is full of directories of this process' name", base.display())
     }
 
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// A path inside.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)

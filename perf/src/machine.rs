@@ -122,6 +122,13 @@ pub(crate) fn free_hugepages_mib() -> u64 {
     sizes.into_iter().map(free).sum()
 }
 
+/// Memory that can be had without swapping, in bytes.
+pub(crate) fn available_memory() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = field(&meminfo, "MemAvailable").and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// The C library's setting that puts large allocations on huge pages, as the director's own tables are.
 const HEAP: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 

@@ -6,6 +6,7 @@ mod control;
 mod engine;
 mod forward;
 mod interrupt;
+mod lab;
 mod machine;
 mod pcap;
 mod progress;

@@ -10,48 +10,67 @@ const MAGIC: u32 = 0xa1b2_c3d4;
 const VERSION: [u16; 2] = [2, 4];
 const SNAPSHOT_LENGTH: u32 = 65_535;
 const LINKTYPE_ETHERNET: u32 = 1;
+/// Longest frame.
+const LONGEST: usize = 1514;
 
-/// Writes one frame of each of these flows.
-pub(crate) fn write(path: &Path, frames: &Frames, flows: impl Iterator<Item = u64>) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    write_to(&mut out, frames, flows)
-        .and_then(|()| out.flush())
-        .with_context(|| format!("cannot write {}", path.display()))
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct Writer<W: Write> {
+    out: W,
+    frame: Vec<u8>,
 }
 
-fn write_to(out: &mut impl Write, frames: &Frames, flows: impl Iterator<Item = u64>) -> std::io::Result<()> {
-    out.write_all(&MAGIC.to_le_bytes())?;
-    for number in VERSION {
-        out.write_all(&number.to_le_bytes())?;
+impl Writer<BufWriter<File>> {
+    /// Begins a file.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let begin = || Self::new(BufWriter::with_capacity(1 << 20, File::create(path)?));
+        begin().with_context(|| format!("cannot write {}", path.display()))
     }
-    for number in [0, 0, SNAPSHOT_LENGTH, LINKTYPE_ETHERNET] {
-        out.write_all(&number.to_le_bytes())?;
+}
+
+impl<W: Write> Writer<W> {
+    fn new(mut out: W) -> std::io::Result<Self> {
+        out.write_all(&MAGIC.to_le_bytes())?;
+        for number in VERSION {
+            out.write_all(&number.to_le_bytes())?;
+        }
+        for number in [0, 0, SNAPSHOT_LENGTH, LINKTYPE_ETHERNET] {
+            out.write_all(&number.to_le_bytes())?;
+        }
+        Ok(Self { out, frame: vec![0; LONGEST] })
     }
-    let mut frame = vec![0; frames.length()];
-    let length = u32::try_from(frame.len()).map_err(std::io::Error::other)?.to_le_bytes();
-    for flow in flows {
-        frames.write(flow, &mut frame);
-        out.write_all(&[0; 8])?;
-        out.write_all(&length)?;
-        out.write_all(&length)?;
-        out.write_all(&frame)?;
+
+    /// Adds a flow's frame.
+    pub(crate) fn add(&mut self, frames: &Frames, flow: u64, server: u16) -> Result<()> {
+        let length = frames.write(flow, server, &mut self.frame);
+        let lengths = u32::try_from(length)?.to_le_bytes();
+        for part in [&[0; 8], &lengths[..], &lengths, &self.frame[..length]] {
+            self.out.write_all(part).context("cannot write a capture file")?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Ends the file.
+    pub(crate) fn end(mut self) -> Result<()> {
+        self.out.flush().context("cannot write a capture file")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{Client, DIRECTOR_MAC, Protocol, Segment, Shape};
+    use crate::traffic::{Client, DIRECTOR_MAC, FrameLength, Protocol, Segment, Sender, Shape};
     use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 
     #[test]
     fn a_file_holds_a_whole_frame_of_every_flow() {
-        let shape = Shape { protocol: Protocol::Udp, ipv6: false, services: 2, frame: 64, flows: 5 };
-        let frames = Frames::new(&shape, Segment::Ack);
-        let mut file = Vec::new();
-        write_to(&mut file, &frames, (0..5).filter(|flow| flow % 2 == 0)).unwrap();
+        let frame = FrameLength::Fixed(64);
+        let shape =
+            Shape { protocol: Protocol::Udp, ipv6: false, services: 2, destinations: 1, frame, flows: 5 };
+        let frames = Frames::new(&shape, Sender::Clients, Segment::Ack, 0);
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        (0..5).filter(|flow| flow % 2 == 0).for_each(|flow| writer.add(&frames, flow, 0).unwrap());
+        let file = writer.out;
         assert_eq!(file[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
         assert_eq!(file.len(), 24 + 3 * (16 + 64));
         for (index, record) in file[24..].chunks(80).enumerate() {

@@ -1,12 +1,21 @@
 //! Arguments of `uvs-perf engine`.
 
 use super::Output;
-use crate::traffic::Protocol;
+use crate::traffic::{Direction, Mode, Protocol, TunnelKind};
 use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct EngineArguments {
-    /// Established flows, met in random order; several numbers are several measurements
+    /// Forwarding method
+    #[arg(long, value_enum, default_value = "dr")]
+    pub(crate) mode: Mode,
+    /// What carries packets with --mode tun [default: ipip]
+    #[arg(long, value_enum)]
+    pub(crate) tunnel: Option<TunnelKind>,
+    /// Whose packets pass the director with --mode nat [default: both]
+    #[arg(long, value_enum)]
+    pub(crate) direction: Option<Direction>,
+    /// Established flows, met in random order, up to 100000000 in 24 GiB; several numbers are several measurements
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "1000,65536,1048576")]
     pub(crate) flows: Vec<u64>,
     /// Transport protocol
@@ -21,6 +30,12 @@ pub(crate) struct EngineArguments {
     /// Destinations of each service
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) destinations: u16,
+    /// What turns without packets cost instead, while every connection comes up for its timeout once
+    #[arg(long)]
+    pub(crate) idle: bool,
+    /// Let all connections time out at the end, and say what that costs for each
+    #[arg(long, conflicts_with = "idle")]
+    pub(crate) expire: bool,
     /// Packets the engine gets at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::burst)]
     pub(crate) burst: usize,

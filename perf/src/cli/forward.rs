@@ -1,22 +1,30 @@
 //! Arguments of `uvs-perf forward`.
 
 use super::Output;
-use crate::traffic::Protocol;
+use crate::traffic::{Direction, FrameLength, Mode, Protocol, TunnelKind};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-
-/// How packets reach the real server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// VS/DR: new MAC addresses, the packet as it is.
-    Dr,
-}
 
 /// Where packets come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Link {
     /// DPDK's net_pcap replays a capture file for ever, and drops what is sent.
     Pcap,
+    /// virtio-user to a vhost-user back end, behind which dpdk-testpmd replays the file on a CPU of its own.
+    Vhost,
+    /// memif, likewise.
+    Memif,
+}
+
+impl Link {
+    /// As results write it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pcap => "pcap",
+            Self::Vhost => "vhost",
+            Self::Memif => "memif",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -24,6 +32,12 @@ pub(crate) struct ForwardArguments {
     /// Forwarding method
     #[arg(long, value_enum, default_value = "dr")]
     pub(crate) mode: Mode,
+    /// What carries packets with --mode tun [default: ipip]
+    #[arg(long, value_enum)]
+    pub(crate) tunnel: Option<TunnelKind>,
+    /// Whose packets pass the director with --mode nat [default: both]
+    #[arg(long, value_enum)]
+    pub(crate) direction: Option<Direction>,
     /// Flows, each with its own client address and port; several numbers are several measurements
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', default_value = "1024")]
     pub(crate) flows: Vec<u64>,
@@ -33,9 +47,9 @@ pub(crate) struct ForwardArguments {
     /// Destinations of each service
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) destinations: u16,
-    /// Length of a frame in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = super::frame)]
-    pub(crate) frame: usize,
+    /// Length of a frame in bytes, 60 to 1500, or imix (of twelve seven of 64, four of 590, one of 1514)
+    #[arg(long, value_name = "BYTES|imix", default_value = "64", value_parser = FrameLength::parse)]
+    pub(crate) frame: FrameLength,
     /// Transport protocol; TCP flows are picked up as established ones (sloppy_tcp)
     #[arg(long, value_enum, default_value = "udp")]
     pub(crate) protocol: Protocol,

@@ -5,7 +5,7 @@ mod forward;
 
 use clap::{Args, Parser, Subcommand};
 pub(crate) use engine::EngineArguments;
-pub(crate) use forward::{ForwardArguments, Link, Mode};
+pub(crate) use forward::{ForwardArguments, Link};
 use std::path::PathBuf;
 
 /// Honest measurements of the uvs director.
@@ -43,23 +43,12 @@ pub(crate) struct Output {
     pub(crate) json: Option<PathBuf>,
 }
 
-fn within(text: &str, low: usize, high: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(value) if (low..=high).contains(&value) => Ok(value),
-        _ => Err(format!("give a whole number from {low} to {high}")),
-    }
-}
-
-fn frame(text: &str) -> Result<usize, String> {
-    within(text, 60, 1500)
-}
-
 fn burst(text: &str) -> Result<usize, String> {
-    within(text, 1, dataplane::pipeline::BURST)
+    crate::traffic::within(text, 1, dataplane::pipeline::BURST)
 }
 
 fn windows(text: &str) -> Result<usize, String> {
-    within(text, 1, 1000)
+    crate::traffic::within(text, 1, 1000)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

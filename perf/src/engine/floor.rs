@@ -1,7 +1,6 @@
 //! What memory alone costs: the least any director can do for a packet of one of many flows.
 
-use super::order::Order;
-use super::timing::Turns;
+use crate::lab::{Order, Turns};
 use crate::traffic::{Client, Shape};
 use anyhow::{Context, Result};
 use dataplane::address::Address;
@@ -20,7 +19,7 @@ struct CacheLine([usize; 8]);
 /// Two dependent cache lines for each packet, fetched for a whole burst at a time: an index of 8 flows a line, and a line for
 /// each flow. No hash, no comparison.
 #[derive(Debug)]
-pub(super) struct TwoLines {
+pub(crate) struct TwoLines {
     index: Vec<CacheLine>,
     lines: Vec<CacheLine>,
     order: Order,
@@ -29,15 +28,21 @@ pub(super) struct TwoLines {
 }
 
 impl TwoLines {
-    pub(super) fn new(flows: usize, burst: usize) -> Self {
+    /// What it takes in bytes.
+    pub(crate) const fn bytes(flows: u64) -> u64 {
+        flows * size_of::<CacheLine>() as u64 * 9 / 8
+    }
+
+    pub(crate) fn new(flows: u64, burst: usize) -> Result<Self> {
+        let flows = usize::try_from(flows)?;
         let bucket = |bucket| CacheLine(std::array::from_fn(|slot| 8 * bucket + slot));
-        Self {
+        Ok(Self {
             index: (0..flows.div_ceil(8)).map(bucket).collect(),
             lines: (0..flows).map(|flow| CacheLine([flow; 8])).collect(),
             order: Order::new(flows as u64),
             burst,
             found: Vec::with_capacity(burst),
-        }
+        })
     }
 }
 
@@ -143,13 +148,15 @@ fn of_family<A: Address>(address: IpAddr) -> A {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::Protocol;
+    use crate::traffic::{FrameLength, Protocol};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
     fn every_flow_is_found_in_the_control_table() {
         fn check<A: Address>(ipv6: bool) {
-            let shape = Shape { protocol: Protocol::Tcp, ipv6, services: 2, frame: 80, flows: 500 };
+            let frame = FrameLength::Fixed(80);
+            let shape =
+                Shape { protocol: Protocol::Tcp, ipv6, services: 2, destinations: 1, frame, flows: 500 };
             let look_up = LookUp::<A>::new(&shape, 600, 32, Ticks(1)).unwrap();
             for flow in 0..500 {
                 let tuple = tuple::<A>(&shape, flow);
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_index_of_bare_lines_leads_to_every_line() {
-        let two_lines = TwoLines::new(100, 32);
+        let two_lines = TwoLines::new(100, 32).unwrap();
         assert!((0..100).all(|flow| two_lines.index[flow / 8].0[flow % 8] == flow));
         assert_eq!(two_lines.lines.len(), 100);
     }

@@ -1,5 +1,7 @@
 //! The measured run: the real `uvsd`.
 
+use super::configuration;
+use super::devices::Devices;
 use super::plan::Plan;
 use super::poller::Poller;
 use crate::child::{Program, TemporaryDirectory};
@@ -67,11 +69,12 @@ impl Director {
     pub(super) fn start(
         uvsd: &Path,
         plan: &Plan,
+        devices: &Devices,
         directory: &TemporaryDirectory,
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let (configuration, control) = (directory.join("uvs.toml"), directory.join("control"));
-        std::fs::write(&configuration, plan.configuration(&control))
+        std::fs::write(&configuration, configuration::text(plan, devices, &control))
             .with_context(|| format!("cannot write {}", configuration.display()))?;
         let mut command = Command::new(uvsd);
         command.arg("--config").arg(&configuration).env_remove("UVS_CONTROL");

@@ -1,27 +1,32 @@
 //! `uvs-perf forward`: the real director on a vdev that replays a capture file, beside `dpdk-testpmd` on the same.
 
+mod configuration;
+mod devices;
 mod director;
+mod files;
 mod plan;
 mod poller;
 mod testpmd;
 
 use crate::child::TemporaryDirectory;
-use crate::cli::{ForwardArguments, Link, Mode};
+use crate::cli::ForwardArguments;
 use crate::interrupt::Interrupt;
+use crate::lab::Rules;
 use crate::machine::{Machine, free_hugepages_mib, is_root};
 use crate::progress::Progress;
 use crate::results::{Control, Measurement, Parameters};
 use crate::table::{Table, grouped, millions};
-use crate::traffic::Shape;
+use crate::traffic::{Forwarding, Mode, Shape};
 use crate::window::{Figures, LEAST_SHARE, Window};
 use anyhow::{Context, Result, bail};
+use devices::Devices;
 use director::Director;
 use plan::Plan;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use testpmd::Testpmd;
+use testpmd::{Role, Testpmd};
 
 /// The control run's name.
 const CONTROL: &str = "dpdk-testpmd macswap";
@@ -40,9 +45,7 @@ pub(crate) fn run(arguments: &ForwardArguments, interrupt: &Interrupt) -> Result
     };
     let mut results = Vec::new();
     for flows in &arguments.flows {
-        let measurement = measure(arguments, *flows, &uvsd, &machine, interrupt)?;
-        print(&measurement);
-        results.push(measurement);
+        results.push(measure(arguments, *flows, &uvsd, &machine, interrupt)?);
     }
     Ok(results)
 }
@@ -52,14 +55,7 @@ fn beside_this_program(name: &str) -> Result<PathBuf> {
     Ok(own.with_file_name(name))
 }
 
-fn plan(
-    arguments: &ForwardArguments,
-    flows: u64,
-    machine: &Machine,
-    directory: &TemporaryDirectory,
-) -> Result<Plan> {
-    let Mode::Dr = arguments.mode;
-    let Link::Pcap = arguments.link;
+fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<Plan> {
     let workers = usize::from(arguments.workers);
     let cpus = match &arguments.cpus {
         Some(cpus) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
@@ -67,22 +63,23 @@ fn plan(
         None if workers > machine.cpus => bail!("{workers} workers do not fit on {} CPUs", machine.cpus),
         None => (machine.cpus - workers..machine.cpus).collect(),
     };
-    let mut plan = Plan {
-        shape: Shape {
-            protocol: arguments.protocol,
-            ipv6: arguments.ipv6,
-            services: arguments.services,
-            frame: arguments.frame,
-            flows,
-        },
+    let shape = Shape {
+        protocol: arguments.protocol,
+        ipv6: arguments.ipv6,
+        services: arguments.services,
         destinations: arguments.destinations,
-        cpus,
-        machine_cpus: machine.cpus,
-        hugepages: false,
-        files: (0..workers).map(|worker| directory.join(&format!("flows-{worker}.pcap"))).collect(),
+        frame: arguments.frame,
+        flows,
     };
+    let forwarding = Forwarding::new(arguments.mode, arguments.tunnel, arguments.direction)?;
+    // Whoever writes servers' packets has to know which server the director will choose.
+    let rules = match forwarding.mode {
+        Mode::Nat => Rules::hashed(&shape, forwarding),
+        Mode::Dr | Mode::Tun => Rules::new(&shape, forwarding),
+    };
+    let mut plan = Plan { rules, link: arguments.link, cpus, machine_cpus: machine.cpus, hugepages: false };
     plan.check()?;
-    plan.hugepages = free_hugepages_mib() >= plan.memory_mib();
+    plan.hugepages = free_hugepages_mib() >= plan.all_memory_mib();
     Ok(plan)
 }
 
@@ -95,11 +92,12 @@ fn measure(
 ) -> Result<Measurement> {
     let directory = TemporaryDirectory::new()?;
     let mut progress = Progress::new();
-    let plan = plan(arguments, flows, machine, &directory)?;
+    let plan = plan(arguments, flows, machine)?;
+    let devices = plan.devices(directory.path());
     progress.step(&format!("writing {} flows", grouped(flows)));
-    plan.write_files()?;
+    files::write(&plan.rules, plan.link, &plan.files(directory.path()))?;
     if !plan.hugepages {
-        let pages = plan.memory_mib() / 2;
+        let pages = plan.all_memory_mib() / 2;
         progress.step(&format!(
             "fewer than {pages} hugepages of 2 MiB are free: both programs run without, which is slower; reserve them \
              with `echo {pages} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
@@ -115,7 +113,8 @@ fn measure(
             break;
         }
         progress.step("starting uvsd");
-        let mut director = Director::start(uvsd, &plan, &directory, interrupt)?;
+        let start = || Director::start(uvsd, &plan, &devices, &directory, interrupt);
+        let (mut director, generator) = beside_generator(start, &plan, &devices, &directory, interrupt)?;
         director.warm_up(flows, interrupt, &mut progress)?;
         progress.step(&format!("measuring uvsd in {count} windows of {:.1} s", length.as_secs_f64()));
         let before = director.counts()?;
@@ -124,23 +123,28 @@ fn measure(
             *dropped.entry(reason).or_insert(0) += count;
         }
         director.end()?;
+        generator.map_or(Ok(()), |mut generator| generator.end())?;
         if arguments.no_control {
             continue;
         }
         progress.step("starting dpdk-testpmd");
-        let mut testpmd = Testpmd::start(&plan, &directory.join("testpmd.log"), interrupt)?;
+        let log = directory.join("testpmd.log");
+        let start = || Testpmd::start(Role::Control, &plan, &devices, &log, interrupt);
+        let (mut testpmd, generator) = beside_generator(start, &plan, &devices, &directory, interrupt)?;
         progress.step(&format!("measuring dpdk-testpmd in {count} windows of {:.1} s", length.as_secs_f64()));
         control.extend(poller::watch(&mut testpmd, count, length, interrupt, &mut progress)?);
         testpmd.end()?;
+        generator.map_or(Ok(()), |mut generator| generator.end())?;
     }
     let figures = figures("uvsd", &windows, machine)?;
     let parameters = parameters(arguments, &plan);
-    let mut measurement = Measurement::new("forward dr pcap", parameters, machine, &figures);
+    let mut measurement = Measurement::new(&name(&plan), parameters, machine, &figures);
     measurement.dropped = dropped;
     if !arguments.no_control {
         measurement.control =
             Some(Control::new(CONTROL, self::figures(CONTROL, &control, machine)?, &figures));
     }
+    print(&measurement, &plan);
     Ok(measurement)
 }
 
@@ -154,37 +158,59 @@ fn figures(who: &str, windows: &[Window], machine: &Machine) -> Result<Figures> 
     })
 }
 
+/// Starts a program, and the sender at the far end, on a link with two ends: the server's end of the link first. The sender is to be
+/// ended last.
+fn beside_generator<T>(
+    start: impl FnOnce() -> Result<T>,
+    plan: &Plan,
+    devices: &Devices,
+    directory: &TemporaryDirectory,
+    interrupt: &Interrupt,
+) -> Result<(T, Option<Testpmd>)> {
+    let log = directory.join("generator.log");
+    let generator = || Testpmd::start(Role::Generator, plan, devices, &log, interrupt);
+    if devices.generator.is_empty() {
+        return Ok((start()?, None));
+    }
+    if devices.generator_first {
+        let generator = generator()?;
+        return Ok((start()?, Some(generator)));
+    }
+    let program = start()?;
+    Ok((program, Some(generator()?)))
+}
+
+fn name(plan: &Plan) -> String {
+    format!("forward {} {}", plan.rules.forwarding.mode.name(), plan.link.name())
+}
+
 fn parameters(arguments: &ForwardArguments, plan: &Plan) -> Parameters {
-    let pairs = [
-        ("mode", json!("dr")),
-        ("link", json!("pcap")),
-        ("protocol", json!(plan.shape.protocol.name())),
-        ("ipv6", json!(plan.shape.ipv6)),
-        ("flows", json!(plan.shape.flows)),
-        ("services", json!(plan.shape.services)),
-        ("destinations", json!(plan.destinations)),
-        ("frame", json!(plan.shape.frame)),
+    let mut parameters = plan.rules.parameters();
+    for (name, value) in [
+        ("link", json!(plan.link.name())),
         ("workers", json!(plan.cpus.len())),
         ("hugepages", json!(plan.hugepages)),
         ("seconds", json!(arguments.seconds)),
         ("windows", json!(arguments.windows)),
-    ];
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    ] {
+        parameters.insert(name.to_owned(), value);
+    }
+    parameters
 }
 
-fn print(measurement: &Measurement) {
-    let parameter =
-        |name: &str| measurement.parameters.get(name).map(ToString::to_string).unwrap_or_default();
+fn print(measurement: &Measurement, plan: &Plan) {
+    let shape = &plan.rules.shape;
     println!(
-        "VS/DR on net_pcap: {} flows, {} over {}, {}-byte frames, {} services of {} destinations, {} workers, {}",
-        parameter("flows"),
-        parameter("protocol").trim_matches('"'),
-        if parameter("ipv6") == "true" { "IPv6" } else { "IPv4" },
-        parameter("frame"),
-        parameter("services"),
-        parameter("destinations"),
-        parameter("workers"),
-        if parameter("hugepages") == "true" { "hugepages" } else { "no hugepages" },
+        "{} over {} on {}: {} flows, frames of {} bytes, {} services of {} destinations, {} workers, {}",
+        plan.rules.forwarding.title(shape.protocol),
+        if shape.ipv6 { "IPv6" } else { "IPv4" },
+        plan.link.name(),
+        grouped(shape.flows),
+        shape.frame,
+        grouped(shape.services.into()),
+        grouped(shape.destinations.into()),
+        plan.cpus.len(),
+        if plan.hugepages { "hugepages" } else { "no hugepages" },
     );
     let mut table = Table::new(&[
         "median of windows",

@@ -1,5 +1,7 @@
-//! The control run: `dpdk-testpmd` swapping MAC addresses on the same device, with no table and no decision.
+//! `dpdk-testpmd`: as the control run, swapping MAC addresses on the same devices with no table and no decision; and as the program
+//! that sends, at the far end of a link.
 
+use super::devices::Devices;
 use super::plan::Plan;
 use super::poller::Poller;
 use crate::child::Program;
@@ -18,6 +20,15 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How often its output is looked at.
 const GRAIN: Duration = Duration::from_millis(1);
 
+/// What it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Sends every frame back where it came from, with its MAC addresses swapped.
+    Control,
+    /// Carries frames from a file to the link, and what comes back to nowhere.
+    Generator,
+}
+
 /// A running testpmd.
 #[derive(Debug)]
 pub(super) struct Testpmd {
@@ -27,18 +38,25 @@ pub(super) struct Testpmd {
 
 impl Testpmd {
     /// Starts it and its forwarding.
-    pub(super) fn start(plan: &Plan, log: &Path, interrupt: &Interrupt) -> Result<Self> {
+    pub(super) fn start(
+        role: Role,
+        plan: &Plan,
+        devices: &Devices,
+        log: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         // Through a pipe its output would come in blocks of 4 KiB.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", TESTPMD]).args(arguments(plan));
+        command.args(["-oL", TESTPMD]).args(arguments(role, plan, devices));
         let missing = "install the package coreutils";
         let mut testpmd = Self { program: Program::start(&mut command, log, missing)?, threads: Vec::new() };
         testpmd.wait_for(0, "testpmd>", START, interrupt).map_err(teach)?;
         testpmd.program.type_line("start")?;
         testpmd.wait_for(0, "packet forwarding packets/burst", ANSWER, interrupt)?;
         testpmd.threads = worker_threads(testpmd.program.id())?;
-        if testpmd.threads.len() != plan.cpus.len() {
-            bail!("{TESTPMD} has {} worker threads, not {}", testpmd.threads.len(), plan.cpus.len());
+        let threads = role.cpus(plan).len();
+        if testpmd.threads.len() != threads {
+            bail!("{TESTPMD} has {} worker threads, not {threads}", testpmd.threads.len());
         }
         Ok(testpmd)
     }
@@ -132,37 +150,58 @@ fn transmitted(answer: &str) -> Option<u64> {
     sum.filter(|_| complete)
 }
 
-fn arguments(plan: &Plan) -> Vec<String> {
+impl Role {
+    /// CPUs it polls on.
+    fn cpus(self, plan: &Plan) -> Vec<usize> {
+        match self {
+            Self::Control => plan.cpus.clone(),
+            Self::Generator => vec![plan.housekeeping_cpu()],
+        }
+    }
+}
+
+fn arguments(role: Role, plan: &Plan, devices: &Devices) -> Vec<String> {
+    let (ports, eal, name, mode) = match role {
+        Role::Control => (&devices.ports, devices.eal, "control", "macswap"),
+        Role::Generator => (&devices.generator, devices.generator_eal, "generator", "io"),
+    };
+    let cpus = role.cpus(plan);
     let mut arguments = vec![
-        format!("--lcores={}", lcores(plan)),
+        format!("--lcores={}", lcores(plan, &cpus)),
         "--no-pci".to_owned(),
         "--no-telemetry".to_owned(),
-        format!("--file-prefix=uvs-perf-control-{}", std::process::id()),
-        format!("--vdev={}", plan.device()),
+        format!("--file-prefix=uvs-perf-{name}-{}", std::process::id()),
         "-m".to_owned(),
         plan.memory_mib().to_string(),
     ];
+    arguments.extend(ports.iter().map(|port| format!("--vdev={port}")));
+    arguments.extend(eal.iter().map(|argument| (*argument).to_owned()));
     if plan.hugepages {
         arguments.extend(["--in-memory", "--iova-mode=va"].map(str::to_owned));
     } else {
         arguments.push("--no-huge".to_owned());
     }
-    let workers = plan.cpus.len();
-    arguments
-        .extend(["--", "-i", "--forward-mode=macswap", "--no-flush-rx", "--burst=32"].map(str::to_owned));
+    let queues = plan.cpus.len();
+    let topology = if role == Role::Control { "loop" } else { "paired" };
+    arguments.extend(["--", "-i", "--no-flush-rx", "--burst=32"].map(str::to_owned));
     arguments.extend([
-        format!("--nb-cores={workers}"),
-        format!("--rxq={workers}"),
-        format!("--txq={workers}"),
+        format!("--forward-mode={mode}"),
+        format!("--port-topology={topology}"),
+        format!("--nb-cores={}", cpus.len()),
+        format!("--rxq={queues}"),
+        format!("--txq={queues}"),
         format!("--total-num-mbufs={}", plan.buffers()),
     ]);
+    if let Some(descriptors) = devices.descriptors {
+        arguments.extend([format!("--rxd={descriptors}"), format!("--txd={descriptors}")]);
+    }
     arguments
 }
 
-/// The main lcore where nobody polls, if there is such a CPU, and one lcore on each worker's CPU.
-fn lcores(plan: &Plan) -> String {
+/// The main lcore where nobody else polls, if there is such a CPU, and one lcore on each polling CPU.
+fn lcores(plan: &Plan, cpus: &[usize]) -> String {
     let mut text = format!("0@{}", plan.housekeeping_cpu());
-    for (index, cpu) in plan.cpus.iter().enumerate() {
+    for (index, cpu) in cpus.iter().enumerate() {
         text.push_str(&format!(",{}@{cpu}", index + 1));
     }
     text
@@ -172,6 +211,7 @@ fn lcores(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Link;
     use crate::forward::plan::tests::plan;
 
     const ANSWER_TEXT: &str = "show port stats all\n
@@ -198,12 +238,18 @@ testpmd> ";
 
     #[test]
     fn arguments_follow_the_plan() {
-        let text = arguments(&plan(2, true)).join(" ");
+        let arguments = |role, plan: &Plan| arguments(role, plan, &plan.devices(Path::new("/x"))).join(" ");
+        let text = arguments(Role::Control, &plan(2, true));
         assert!(text.contains("--lcores=0@0,1@0,2@1"), "{text}");
         assert!(text.contains("--in-memory") && text.contains("--rxq=2 --txq=2"), "{text}");
-        let text = arguments(&plan(1, false)).join(" ");
+        let text = arguments(Role::Control, &plan(1, false));
         assert!(text.contains("--lcores=0@0,1@1") && text.contains("--no-huge"), "{text}");
         assert!(!text.contains("--in-memory"), "22.11 does not take both");
+        let vhost = Plan { link: Link::Vhost, ..plan(1, true) };
+        let text = arguments(Role::Generator, &vhost);
+        assert!(text.contains("--vdev=net_pcap0,") && text.contains("--vdev=net_vhost0,"), "{text}");
+        assert!(text.contains("--lcores=0@0,1@0") && text.contains("--forward-mode=io"), "{text}");
+        assert!(arguments(Role::Control, &vhost).contains("--vdev=net_virtio_user0,"));
     }
 
     #[test]

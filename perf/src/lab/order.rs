@@ -2,20 +2,20 @@
 
 /// An xorshift generator over flow numbers; the same sequence in every run.
 #[derive(Debug, Clone)]
-pub(super) struct Order {
+pub(crate) struct Order {
     state: u64,
     flows: u64,
 }
 
 impl Order {
     /// Over flows 0 to `flows` - 1, of which there are at most 2^32.
-    pub(super) const fn new(flows: u64) -> Self {
+    pub(crate) const fn new(flows: u64) -> Self {
         Self { state: 0x9e37_79b9_7f4a_7c15, flows }
     }
 
     /// The next flow.
     #[inline(always)]
-    pub(super) const fn next(&mut self) -> u64 {
+    pub(crate) const fn next(&mut self) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
@@ -25,7 +25,7 @@ impl Order {
     /// The next flow as an index.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "32 bits")]
-    pub(super) const fn next_index(&mut self) -> usize {
+    pub(crate) const fn next_index(&mut self) -> usize {
         self.next() as usize
     }
 }

@@ -6,6 +6,7 @@ use dataplane::exception::PuntClass;
 use dataplane::id::{PortId, WorkerId};
 use dataplane::packet::Packet;
 
+/// Room for outer headers: IPv6, UDP, GUE.
 const HEADROOM: u16 = 64;
 const ROOM: u16 = 192;
 /// Buffers there are: a burst, and a few for frames that the engine makes.
@@ -22,7 +23,7 @@ struct Buffer {
 
 /// A frame in a small buffer; it starts on a cache line.
 #[derive(Debug)]
-pub(super) struct LeanPacket(Box<Buffer>);
+pub(crate) struct LeanPacket(Box<Buffer>);
 
 impl LeanPacket {
     fn new() -> Self {
@@ -30,14 +31,21 @@ impl LeanPacket {
     }
 
     /// Longest frame.
-    pub(super) const ROOM: usize = ROOM as usize;
+    pub(crate) const ROOM: usize = ROOM as usize;
 
-    /// An empty frame of this length, to be written.
+    /// All the room there is, to be written; then [`Self::cut`].
     #[inline(always)]
-    pub(super) fn reset(&mut self, length: u16) -> &mut [u8] {
+    pub(crate) fn reset(&mut self) -> &mut [u8] {
         self.0.start = HEADROOM;
-        self.0.length = length.min(ROOM);
+        self.0.length = ROOM;
         self.data_mut()
+    }
+
+    /// Keeps the first `length` bytes.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "at most the room there is")]
+    pub(crate) fn cut(&mut self, length: usize) {
+        self.0.length = length.min(Self::ROOM) as u16;
     }
 }
 
@@ -96,14 +104,14 @@ impl Packet for LeanPacket {
 
 /// Source and sink of the engine's packets.
 #[derive(Debug)]
-pub(super) struct Roundabout {
+pub(crate) struct Roundabout {
     free: Vec<LeanPacket>,
     transmitted: u64,
     bytes: u64,
 }
 
 impl Roundabout {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             free: std::iter::repeat_with(LeanPacket::new).take(BUFFERS).collect(),
             transmitted: 0,
@@ -113,13 +121,13 @@ impl Roundabout {
 
     /// A buffer to fill. Those that the engine dropped are made anew.
     #[inline(always)]
-    pub(super) fn take(&mut self) -> LeanPacket {
+    pub(crate) fn take(&mut self) -> LeanPacket {
         self.free.pop().unwrap_or_else(LeanPacket::new)
     }
 
     /// Counts what was sent since the last call, as a worker does at the end of its turn.
     #[inline(always)]
-    pub(super) fn flush(&mut self, counters: &WorkerCounters) {
+    pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
         counters.add(Counter::Transmitted, std::mem::take(&mut self.transmitted));
         counters.add(Counter::TransmittedBytes, std::mem::take(&mut self.bytes));
     }
@@ -151,7 +159,8 @@ impl Sink<LeanPacket> for Roundabout {
 
     fn allocate(&mut self) -> Option<LeanPacket> {
         let mut packet = self.take();
-        packet.reset(0);
+        packet.reset();
+        packet.cut(0);
         Some(packet)
     }
 
@@ -167,13 +176,14 @@ mod tests {
     #[test]
     fn a_lean_packet_behaves_as_the_engine_expects() {
         let mut packet = LeanPacket::new();
-        packet.reset(4).copy_from_slice(&[1, 2, 3, 4]);
+        packet.reset()[..4].copy_from_slice(&[1, 2, 3, 4]);
+        packet.cut(4);
         packet.prepend(20).unwrap().fill(9);
         assert_eq!((packet.total_length(), packet.segments(), packet.rss_hash()), (24, 1, None));
         assert_eq!(packet.data()[19..], [9, 1, 2, 3, 4]);
         assert!(packet.prepend(usize::from(HEADROOM)).is_none());
         assert!(packet.set_length(LeanPacket::ROOM + 20) && !packet.set_length(LeanPacket::ROOM + 21));
-        assert_eq!(packet.reset(2).len(), 2);
+        assert_eq!(packet.reset().len(), LeanPacket::ROOM);
         assert!(packet.data().as_ptr().cast::<Buffer>().is_aligned());
         assert_eq!(size_of::<LeanPacket>(), 8);
     }
@@ -182,7 +192,8 @@ mod tests {
     fn what_is_sent_comes_back_and_is_counted() {
         let (mut roundabout, counters) = (Roundabout::new(), WorkerCounters::default());
         let mut packet = roundabout.take();
-        packet.reset(64);
+        packet.reset();
+        packet.cut(64);
         roundabout.transmit(PortId(0), packet);
         assert_eq!(roundabout.free.len(), BUFFERS);
         roundabout.flush(&counters);

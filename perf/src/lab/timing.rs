@@ -6,17 +6,18 @@ use dataplane::id::Ticks;
 use std::time::{Duration, Instant};
 
 /// Something that is done a burst at a time.
-pub(super) trait Turns {
+pub(crate) trait Turns {
     /// One burst at this time of the director's clock.
     fn turn(&mut self, now: Ticks);
 }
 
 /// The director's clock: milliseconds since the start of the run, read once a turn as a worker does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    /// Begins now.
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
@@ -27,14 +28,14 @@ impl Clock {
     }
 
     #[inline(always)]
-    pub(super) fn now(self) -> Ticks {
+    pub(crate) fn now(self) -> Ticks {
         self.at(Instant::now())
     }
 }
 
 /// Repeats `turns` for this long.
 #[inline(never)]
-pub(super) fn window(turns: &mut impl Turns, burst: usize, length: Duration, clock: Clock) -> Window {
+pub(crate) fn window(turns: &mut impl Turns, burst: usize, length: Duration, clock: Clock) -> Window {
     let (cpu, start) = (thread_cpu(), Instant::now());
     let mut count = 0;
     let end = loop {
