@@ -1,7 +1,9 @@
 //! The timing wheel: when to look at a connection again.
 //!
-//! 8,192 slots of 128 ms, each a chain of 64-byte chunks of seven entries (connection, deadline). A deadline is rounded up
-//! to its slot, so nothing fires early; one beyond the 17 minutes of the horizon is filed at its far end and looked at then.
+//! 1,024 slots of 128 ms, each a chain of 64-byte chunks of seven entries (connection, deadline). A deadline is rounded up
+//! to its slot, so nothing fires early; one beyond the horizon is filed at its far end and looked at then. The horizon is a little
+//! nearer than the two minutes for which a TCP connection is kept that has ended: the entry that an established one has covers its
+//! end too, and no second one is left behind for the rest of a quarter of an hour.
 //! The wheel knows nothing of connections: whether an entry still counts is for the table to say.
 
 use super::slab::{Header, Part};
@@ -12,15 +14,15 @@ use zerocopy::FromBytes;
 /// Slots of the wheel.
 pub(super) const SLOTS: usize = ROUND as usize;
 /// The same as a difference of slot numbers. Miri, for which a walk round the wheel takes long, has a smaller one.
-const ROUND: u32 = if cfg!(miri) { 256 } else { 8192 };
+const ROUND: u32 = if cfg!(miri) { 256 } else { 1024 };
 /// Entries of a chunk.
 const ENTRIES: usize = 7;
 /// Binary logarithm of a slot's length in milliseconds.
 const SHIFT: u32 = 7;
 /// A slot's length in milliseconds.
 pub const SLOT_MS: u32 = 1 << SHIFT;
-/// The farthest slot that can be filed in.
-const HORIZON: u32 = ROUND - 1;
+/// The farthest slot that is filed in.
+const HORIZON: u32 = if cfg!(miri) { ROUND - 1 } else { 119_000 / SLOT_MS };
 /// Slot numbers wrap where milliseconds do.
 const SLOT_MASK: u32 = u32::MAX >> SHIFT;
 
@@ -289,11 +291,12 @@ mod tests {
     #[test]
     fn without_chunks_an_entry_is_refused() {
         let mut wheel = wheel(0, Ticks(0));
-        for slot in 0..ROUND {
+        for slot in 0..=HORIZON {
             assert!(wheel.file(1, Ticks(slot << SHIFT)).is_some());
         }
-        let room = (0..100).take_while(|_| wheel.file(1, Ticks(0)).is_some()).count();
-        assert_eq!(room, 6 + 7);
+        let room = (0..10_000).take_while(|_| wheel.file(1, Ticks(0)).is_some()).count();
+        let unused = chunks_for(0) - HORIZON as usize - 1;
+        assert_eq!(room, 6 + 7 * unused);
         assert_eq!(wheel.len() as usize, fired(&mut wheel, Ticks(u32::MAX >> 2)).len());
     }
 

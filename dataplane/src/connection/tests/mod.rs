@@ -221,6 +221,30 @@ fn a_wheel_full_of_overtaken_entries_expires_late_but_expires() {
     assert_eq!(table.expire(Ticks(30_400), u32::MAX, |_, _| ()).expired, 1);
 }
 
+/// As many come as go: half open, established for ten seconds, then the kernel's two minutes in FIN_WAIT.
+#[test]
+fn short_connections_leave_the_wheel_with_those_that_end() {
+    const EACH: u32 = 10;
+    let (seconds, population) = if cfg!(miri) { (140, 1_400) } else { (2_000, 1_400) };
+    let mut table = table::<Ipv4Addr>(population, false, Ticks(0));
+    for second in 0..seconds {
+        let now = Ticks(second * 1_000);
+        table.expire(now, u32::MAX, |_, _| ());
+        for client in second * EACH..(second + 1) * EACH {
+            let id = open(&mut table, &new(v4(client, 1), 2_000), now).unwrap();
+            table.touch(id, 60_000, now);
+            table.touch(id, 900_000, now);
+        }
+        let ending = second.checked_sub(10).map(|second| second * EACH..(second + 1) * EACH);
+        for client in ending.into_iter().flatten() {
+            let id = find(&table, &v4(client, 1)).unwrap().id;
+            table.touch(id, 120_000, now);
+        }
+    }
+    assert_eq!(table.wheel_full(), 0);
+    assert!(table.len() <= (132 * EACH) as usize, "{}", table.len());
+}
+
 #[test]
 fn a_line_used_again_keeps_its_entry() {
     let mut table = table::<Ipv4Addr>(4, false, Ticks(0));
