@@ -126,7 +126,7 @@ impl<P: Packet> Core<P> {
 
     /// Whether the checksum of a segment is right. The packets behind a first fragment are waiting.
     fn is_intact(&self, packet: &P, headers: &Headers) -> bool {
-        let first = alone(packet, headers);
+        let first = alone(packet.data(), headers);
         let rest = self.rest.iter().map(|piece| (&piece.packet, &piece.headers));
         datagram::sum(std::iter::once((packet, &first)).chain(rest)) == 0xffff
     }
