@@ -13,7 +13,17 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     /// Shortest MTU a link may have (RFC 791, RFC 8200).
     const MINIMUM_MTU: u16;
     /// The address in memory that one thread writes and others may read.
-    type Cells: AddressCells<Self>;
+    type Cells: Cells<Self>;
+    /// Two addresses, source and destination, to be compared as one.
+    type Ends: Copy + Eq + Debug;
+    /// Such a pair in memory.
+    type EndsCells: Cells<Self::Ends>;
+
+    /// Joins two addresses.
+    fn join(source: Self, destination: Self) -> Self::Ends;
+
+    /// Back from [`Address::join`].
+    fn split(ends: Self::Ends) -> (Self, Self);
 
     /// The address as four 32-bit words, most significant first; IPv4 fills the last.
     fn words(self) -> [u32; 4];
@@ -43,13 +53,13 @@ pub trait Address: Copy + Eq + Debug + Display + Send + Sync + 'static {
     fn under(self, mask: ClientMask) -> Self;
 }
 
-/// Memory for an address that one thread writes and others may read. All-zero bytes are a valid value.
-pub trait AddressCells<A>: FromBytes + Debug + Send + Sync + 'static {
-    /// Reads the address; a reader beside the writer may see parts of two.
-    fn load(&self) -> A;
+/// Memory for a value that one thread writes and others may read. All-zero bytes are a valid value.
+pub trait Cells<T>: FromBytes + Debug + Send + Sync + 'static {
+    /// Reads the value; a reader beside the writer may see parts of two.
+    fn load(&self) -> T;
 
-    /// Writes the address.
-    fn store(&self, address: A);
+    /// Writes the value.
+    fn store(&self, value: T);
 }
 
 /// An IPv4 address in memory.
@@ -57,7 +67,7 @@ pub trait AddressCells<A>: FromBytes + Debug + Send + Sync + 'static {
 #[repr(transparent)]
 pub struct Ipv4Cells(AtomicU32);
 
-impl AddressCells<Ipv4Addr> for Ipv4Cells {
+impl Cells<Ipv4Addr> for Ipv4Cells {
     #[inline(always)]
     fn load(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.0.load(Relaxed))
@@ -74,7 +84,7 @@ impl AddressCells<Ipv4Addr> for Ipv4Cells {
 #[repr(C)]
 pub struct Ipv6Cells([AtomicU64; 2]);
 
-impl AddressCells<Ipv6Addr> for Ipv6Cells {
+impl Cells<Ipv6Addr> for Ipv6Cells {
     #[inline(always)]
     fn load(&self) -> Ipv6Addr {
         let [high, low] = &self.0;
@@ -91,10 +101,57 @@ impl AddressCells<Ipv6Addr> for Ipv6Cells {
     }
 }
 
+/// Two IPv4 addresses in memory, the first in the upper half.
+#[derive(Debug, Default, FromBytes)]
+#[repr(transparent)]
+pub struct Ipv4EndsCells(AtomicU64);
+
+impl Cells<u64> for Ipv4EndsCells {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn store(&self, ends: u64) {
+        self.0.store(ends, Relaxed);
+    }
+}
+
+/// Two IPv6 addresses in memory.
+#[derive(Debug, Default, FromBytes)]
+#[repr(C)]
+pub struct Ipv6EndsCells([Ipv6Cells; 2]);
+
+impl Cells<(Ipv6Addr, Ipv6Addr)> for Ipv6EndsCells {
+    #[inline(always)]
+    fn load(&self) -> (Ipv6Addr, Ipv6Addr) {
+        (self.0[0].load(), self.0[1].load())
+    }
+
+    #[inline(always)]
+    fn store(&self, (source, destination): (Ipv6Addr, Ipv6Addr)) {
+        self.0[0].store(source);
+        self.0[1].store(destination);
+    }
+}
+
 impl Address for Ipv4Addr {
     const LENGTH: usize = 4;
     const MINIMUM_MTU: u16 = 68;
     type Cells = Ipv4Cells;
+    type Ends = u64;
+    type EndsCells = Ipv4EndsCells;
+
+    #[inline(always)]
+    fn join(source: Self, destination: Self) -> u64 {
+        u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
+    }
+
+    #[inline(always)]
+    fn split(ends: u64) -> (Self, Self) {
+        (Self::from_bits((ends >> 32) as u32), Self::from_bits((ends & 0xffff_ffff) as u32))
+    }
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -149,6 +206,18 @@ impl Address for Ipv6Addr {
     const LENGTH: usize = 16;
     const MINIMUM_MTU: u16 = 1280;
     type Cells = Ipv6Cells;
+    type Ends = (Self, Self);
+    type EndsCells = Ipv6EndsCells;
+
+    #[inline(always)]
+    fn join(source: Self, destination: Self) -> (Self, Self) {
+        (source, destination)
+    }
+
+    #[inline(always)]
+    fn split(ends: (Self, Self)) -> (Self, Self) {
+        ends
+    }
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -233,5 +302,18 @@ mod tests {
         v6.store("fd00:1:2:3:4:5:6:7".parse().unwrap());
         assert_eq!(v4.load(), Ipv4Addr::new(10, 1, 2, 3));
         assert_eq!(v6.load(), "fd00:1:2:3:4:5:6:7".parse::<Ipv6Addr>().unwrap());
+    }
+
+    #[test]
+    fn pairs_are_compared_as_one() {
+        let (one, other) = (Ipv4Addr::new(10, 1, 2, 3), Ipv4Addr::new(192, 0, 2, 1));
+        let cells = Ipv4EndsCells::default();
+        cells.store(Address::join(one, other));
+        assert_eq!(cells.load(), 0x0a01_0203_c000_0201);
+        assert_eq!(<Ipv4Addr as Address>::split(cells.load()), (one, other));
+        let (one, other) = ("fd00::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let cells = Ipv6EndsCells::default();
+        cells.store(<Ipv6Addr as Address>::join(one, other));
+        assert_eq!(<Ipv6Addr as Address>::split(cells.load()), (one, other));
     }
 }

@@ -50,7 +50,24 @@ pub struct Tuple<A> {
     pub protocol: u8,
 }
 
+/// Ports and protocol of a tuple as one number: bits 0-7 protocol, 8-23 destination port, 24-39 source port.
+pub(crate) const fn names(source_port: u16, destination_port: u16, protocol: u8) -> u64 {
+    (source_port as u64) << 24 | (destination_port as u64) << 8 | protocol as u64
+}
+
 impl<A: Address> Tuple<A> {
+    /// The two addresses, to be compared as one.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> A::Ends {
+        A::join(self.source, self.destination)
+    }
+
+    /// Ports and protocol, see [`names`].
+    #[inline(always)]
+    pub(crate) const fn names(&self) -> u64 {
+        names(self.source_port, self.destination_port, self.protocol)
+    }
+
     fn followed(self) -> Self {
         match self.protocol {
             protocol::AH | protocol::ESP => Self {

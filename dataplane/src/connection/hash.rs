@@ -74,9 +74,7 @@ impl Schedule {
     pub(super) fn hash<A: Address>(&self, tuple: &Tuple<A>) -> u64 {
         let [k0, k1, k2, k3, k4, k5] = self.0;
         let (source, destination) = (tuple.source.words(), tuple.destination.words());
-        let ports = u64::from(tuple.source_port) << 24
-            | u64::from(tuple.destination_port) << 8
-            | u64::from(tuple.protocol);
+        let ports = tuple.names();
         let mixed = if A::LENGTH == 4 {
             fold(join(source[3], destination[3]) ^ k0, ports ^ k1)
         } else {

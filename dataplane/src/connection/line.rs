@@ -2,11 +2,11 @@
 
 use super::ConnectionId;
 use super::tcp::State;
-use crate::address::{Address, AddressCells};
+use crate::address::{Address, Cells};
 use crate::flow::Tuple;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use std::sync::atomic::{
-    AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
@@ -78,13 +78,10 @@ pub struct NewConnection<A> {
 #[derive(Debug, FromBytes)]
 #[repr(C, align(64))]
 pub struct Line<A: Address> {
-    client: A::Cells,
-    virtual_: A::Cells,
-    client_port: AtomicU16,
-    virtual_port: AtomicU16,
-    server_port: AtomicU16,
-    protocol: AtomicU8,
-    state: AtomicU8,
+    /// The client's address and the virtual one.
+    ends: A::EndsCells,
+    /// Bits 0-39 protocol, virtual port and client port as [`crate::flow::names`] has them, 40-47 state, 48-63 server port.
+    names: AtomicU64,
     flags: AtomicU32,
     generation: AtomicU32,
     last_seen: AtomicU32,
@@ -101,6 +98,11 @@ pub struct Line<A: Address> {
     link: AtomicU64,
 }
 
+/// The bits of a line's names that a packet carries.
+const CARRIED: u64 = (1 << 40) - 1;
+const STATE_SHIFT: u32 = 40;
+const SERVER_PORT_SHIFT: u32 = 48;
+
 /// Mark: replies are in the index too.
 const MARK_BOTH: u64 = 1 << 56;
 
@@ -112,25 +114,37 @@ impl<A: Address> Line<A> {
     #[inline(always)]
     #[must_use]
     pub fn tuple(&self) -> Tuple<A> {
+        let (source, destination) = A::split(self.ends.load());
+        let names = self.names.load(Relaxed);
+        let [protocol, ports @ ..] = names.to_le_bytes();
+        let [a, b, c, d, ..] = ports;
         Tuple {
-            source: self.client.load(),
-            destination: self.virtual_.load(),
-            source_port: self.client_port.load(Relaxed),
-            destination_port: self.virtual_port.load(Relaxed),
-            protocol: self.protocol.load(Relaxed),
+            source,
+            destination,
+            source_port: u16::from_le_bytes([c, d]),
+            destination_port: u16::from_le_bytes([a, b]),
+            protocol,
         }
+    }
+
+    /// Whether the client's packets carry this tuple.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn is_of(&self, tuple: &Tuple<A>) -> bool {
+        self.ends.load() == tuple.ends() && self.names.load(Relaxed) & CARRIED == tuple.names()
     }
 
     /// The server's end and the client's, as a masqueraded server's packets carry them.
     #[inline(always)]
     #[must_use]
     pub fn reply_tuple(&self) -> Tuple<A> {
+        let Tuple { source: client, source_port, protocol, .. } = self.tuple();
         Tuple {
             source: self.server.load(),
-            destination: self.client.load(),
-            source_port: self.server_port.load(Relaxed),
-            destination_port: self.client_port.load(Relaxed),
-            protocol: self.protocol.load(Relaxed),
+            destination: client,
+            source_port: self.server_port(),
+            destination_port: source_port,
+            protocol,
         }
     }
 
@@ -145,14 +159,14 @@ impl<A: Address> Line<A> {
     #[inline(always)]
     #[must_use]
     pub fn server_port(&self) -> u16 {
-        self.server_port.load(Relaxed)
+        (self.names.load(Relaxed) >> SERVER_PORT_SHIFT) as u16
     }
 
     /// The state.
     #[inline(always)]
     #[must_use]
     pub fn state(&self) -> State {
-        State::from_number(self.state.load(Relaxed))
+        State::from_number(self.state_number())
     }
 
     /// Whether the state is one that a steady packet ([`crate::packet::Headers::is_steady`]) leaves as it is: TCP's ESTABLISHED, and
@@ -160,14 +174,20 @@ impl<A: Address> Line<A> {
     #[inline(always)]
     #[must_use]
     pub fn is_steady(&self) -> bool {
-        let state = self.state.load(Relaxed);
+        let state = self.state_number();
         state == State::Established as u8 || state == State::Udp as u8
+    }
+
+    #[inline(always)]
+    fn state_number(&self) -> u8 {
+        self.names.load(Relaxed).to_le_bytes()[5]
     }
 
     /// Sets the state.
     #[inline(always)]
     pub fn set_state(&self, state: State) {
-        self.state.store(state as u8, Relaxed);
+        let others = self.names.load(Relaxed) & !(0xff << STATE_SHIFT);
+        self.names.store(others | (state as u64) << STATE_SHIFT, Relaxed);
     }
 
     /// The kernel's flag word, see [`flags`].
@@ -307,13 +327,9 @@ impl<A: Address> Line<A> {
 
     /// Makes the line a connection. It was none.
     pub(super) fn fill(&self, new: &NewConnection<A>, now: Ticks) {
-        self.client.store(new.tuple.source);
-        self.virtual_.store(new.tuple.destination);
-        self.client_port.store(new.tuple.source_port, Relaxed);
-        self.virtual_port.store(new.tuple.destination_port, Relaxed);
-        self.server_port.store(new.server_port, Relaxed);
-        self.protocol.store(new.tuple.protocol, Relaxed);
-        self.set_state(new.state);
+        self.ends.store(new.tuple.ends());
+        let kept = (new.state as u64) << STATE_SHIFT | u64::from(new.server_port) << SERVER_PORT_SHIFT;
+        self.names.store(new.tuple.names() | kept, Relaxed);
         self.set_flags(new.flags);
         self.set_last_seen(now);
         self.set_timeout(new.timeout);
@@ -425,8 +441,7 @@ mod tests {
                 vec![$((stringify!($field), offset_of!(Line<A>, $field), size_of::<$type>())),+]
             };
         }
-        list!(client: A::Cells, virtual_: A::Cells, client_port: u16, virtual_port: u16, server_port: u16, protocol: u8,
-            state: u8, flags: u32, generation: u32, last_seen: u32, timeout: u32, destination: u32, packets_in: u32,
+        list!(ends: A::EndsCells, names: u64, flags: u32, generation: u32, last_seen: u32, timeout: u32, destination: u32, packets_in: u32,
             server: A::Cells, filed: u32, template: u32, side: u32, link: u64)
     }
 

@@ -290,8 +290,8 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     fn is_match(&self, number: u32, tuple: &Tuple<A>) -> bool {
         let Some(line) = self.lines.get((number & !REVERSE) as usize) else { return false };
-        let named = if number & REVERSE == 0 { line.tuple() } else { line.reply_tuple() };
-        named == *tuple && line.is_live()
+        let named = if number & REVERSE == 0 { line.is_of(tuple) } else { line.reply_tuple() == *tuple };
+        named && line.is_live()
     }
 
     /// A connection's line.

@@ -8,7 +8,7 @@ use crate::address::Address;
 use std::sync::atomic::AtomicU32;
 
 /// Grows with every change of what lies where in a region.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 
 /// How large a table is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

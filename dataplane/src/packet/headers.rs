@@ -347,10 +347,19 @@ impl Headers {
     }
 }
 
+/// The addresses of a packet, kept for a later stage: the words of [`Address::Ends`] of its family.
+pub type KeptEnds = [u64; 4];
+
 /// An address that can be read from a frame of its family.
 pub trait WireAddress: Address {
     /// The tuple of a packet of this family.
     fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self>;
+
+    /// Keeps a tuple's addresses.
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds);
+
+    /// The tuple of a packet whose addresses were kept.
+    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self>;
 }
 
 impl WireAddress for Ipv4Addr {
@@ -358,11 +367,37 @@ impl WireAddress for Ipv4Addr {
     fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self> {
         headers.tuple_v4(data)
     }
+
+    #[inline(always)]
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds) {
+        place[0] = tuple.ends();
+    }
+
+    #[inline(always)]
+    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self> {
+        let (source, destination) = Self::split(ends[0]);
+        headers.tuple(source, destination)
+    }
 }
 
 impl WireAddress for Ipv6Addr {
     #[inline(always)]
     fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self> {
         headers.tuple_v6(data)
+    }
+
+    #[inline(always)]
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds) {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        let halves = |address: Self| [(address.to_bits() >> 64) as u64, address.to_bits() as u64];
+        let ([a, b], [c, d]) = (halves(tuple.source), halves(tuple.destination));
+        *place = [a, b, c, d];
+    }
+
+    #[inline(always)]
+    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self> {
+        let [a, b, c, d] = *ends;
+        let address = |high, low| Self::from_bits(u128::from(high) << 64 | u128::from(low));
+        headers.tuple(address(a, b), address(c, d))
     }
 }

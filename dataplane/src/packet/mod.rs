@@ -17,7 +17,7 @@ pub mod sctp;
 #[cfg(test)]
 mod tests;
 
-pub use headers::{Family, Headers, WireAddress, tcp};
+pub use headers::{Family, Headers, KeptEnds, WireAddress, tcp};
 pub use heap::HeapPacket;
 pub use parse::{Parsed, Refusal, destination_mac, parse, parse_into, source_mac};
 

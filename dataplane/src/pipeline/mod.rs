@@ -35,7 +35,9 @@ use crate::exception::PuntClass;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::icmp::Report;
-use crate::packet::{Family, Headers, Packet, Refusal, WireAddress, destination_mac, options, parse_into};
+use crate::packet::{
+    Family, Headers, KeptEnds, Packet, Refusal, WireAddress, destination_mac, options, parse_into,
+};
 use crate::snapshot::Snapshot;
 use answer::Refused;
 use forward::{How, Outgoing};
@@ -62,6 +64,7 @@ pub(crate) struct Turn<'a, S> {
 pub(crate) struct Slot<P> {
     packet: Option<P>,
     headers: Headers,
+    ends: KeptEnds,
     hash: FlowHash,
     candidate: Candidate,
     port: PortId,
@@ -92,6 +95,7 @@ impl<P> Slots<P> {
         let empty = || Slot {
             packet: None,
             headers: Headers::default(),
+            ends: [0; 4],
             hash: FlowHash::default(),
             candidate: Candidate::default(),
             port: PortId(0),
@@ -308,11 +312,15 @@ impl<P: Packet> Engine<P> {
         let Some(packet) = slot.packet.as_ref() else { return };
         match slot.headers.family {
             Family::V4 => {
-                slot.hash = self.v4.hash(&slot.headers.tuple_v4(packet.data()));
+                let tuple = slot.headers.tuple_v4(packet.data());
+                WireAddress::keep(&tuple, &mut slot.ends);
+                slot.hash = self.v4.hash(&tuple);
                 self.v4.prefetch(slot.hash);
             }
             Family::V6 => {
-                slot.hash = self.v6.hash(&slot.headers.tuple_v6(packet.data()));
+                let tuple = slot.headers.tuple_v6(packet.data());
+                WireAddress::keep(&tuple, &mut slot.ends);
+                slot.hash = self.v6.hash(&tuple);
                 self.v6.prefetch(slot.hash);
             }
         }
@@ -376,7 +384,7 @@ impl<P: Packet> Core<P> {
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let tuple = A::tuple(&slot.headers, packet.data());
+        let tuple = A::kept(&slot.headers, &slot.ends);
         let found = if changed {
             table.find(slot.hash, &tuple)
         } else {

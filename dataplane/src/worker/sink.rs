@@ -15,13 +15,15 @@ use std::sync::Arc;
 pub(super) struct Outlet {
     queue: TxQueue,
     waiting: Burst,
+    /// Bytes of what waits.
+    bytes: u64,
     /// Whether the NIC sends frames of several segments.
     chains: bool,
 }
 
 impl Outlet {
     pub(super) fn new(queue: TxQueue, chains: bool) -> Self {
-        Self { queue, waiting: Burst::new(), chains }
+        Self { queue, waiting: Burst::new(), bytes: 0, chains }
     }
 
     /// Sends everything; what the NIC refuses is dropped.
@@ -30,19 +32,20 @@ impl Outlet {
         if self.waiting.is_empty() {
             return;
         }
-        let bytes = |burst: &Burst| burst.iter().map(|packet| packet.packet_len() as u64).sum::<u64>();
-        let (packets, before) = (self.waiting.len() as u64, bytes(&self.waiting));
+        let packets = self.waiting.len() as u64;
         self.queue.transmit(&mut self.waiting);
-        let (refused, after) = (self.waiting.len() as u64, bytes(&self.waiting));
+        let refused = self.waiting.len() as u64;
+        let bytes = std::mem::take(&mut self.bytes);
+        let left: u64 = self.waiting.iter().map(|packet| packet.packet_len() as u64).sum();
         counters.add(Counter::Transmitted, packets - refused);
-        counters.add(Counter::TransmittedBytes, before - after);
+        counters.add(Counter::TransmittedBytes, bytes - left);
         for packet in self.waiting.drain() {
             counters.drop_one(DropReason::TxFull);
             drop(packet);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, packet: Mbuf, counters: &WorkerCounters) {
         if packet.segments() > 1 && !self.chains {
             return counters.drop_one(DropReason::Segments);
@@ -50,7 +53,9 @@ impl Outlet {
         if self.waiting.is_full() {
             self.flush(counters);
         }
+        self.bytes += packet.packet_len() as u64;
         if let Err(packet) = self.waiting.push(packet) {
+            self.bytes -= packet.packet_len() as u64;
             counters.drop_one(DropReason::TxFull);
             drop(packet);
         }
@@ -100,7 +105,7 @@ impl DpdkSink {
 }
 
 impl Sink<DpdkPacket> for DpdkSink {
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, port: PortId, packet: DpdkPacket) {
         let counters = &self.shared.counters[self.id.index()];
         match self.outlets.get_mut(port.index()) {
