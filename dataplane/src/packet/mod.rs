@@ -37,8 +37,10 @@ pub trait Packet: Sized {
     /// Number of segments, 1 or more.
     fn segments(&self) -> u16;
 
-    /// Bytes of every segment behind the first, in order.
-    fn later_segments(&self) -> impl Iterator<Item = &[u8]>;
+    /// Bytes of every segment behind the first, in order; none in buffers of one segment.
+    fn later_segments(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::empty()
+    }
 
     /// The NIC's RSS hash, where it computed one.
     fn rss_hash(&self) -> Option<u32>;

@@ -71,6 +71,10 @@ pub enum Mark {
     Refused,
     /// A connection that rr or wrr gave to another server, because every worker has a cursor of its own.
     Cursor,
+    /// An FTP server's answer to PASV that came before, which the kernel changes only once.
+    Again,
+    /// An SCTP packet whose checksum came wrong, which the kernel makes right.
+    Corrupt,
 }
 
 /// An item that differs.

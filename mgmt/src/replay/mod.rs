@@ -13,6 +13,7 @@
 pub mod compare;
 pub mod cursors;
 pub mod decode;
+pub mod faults;
 pub mod host;
 pub mod late;
 pub mod mark_commands;

@@ -14,7 +14,7 @@ use super::stand_in;
 use super::text::Remaining;
 use super::trace::{Action, Record, Seconds, Trace};
 use super::world::{SharedWorld, World};
-use super::{refused, resets};
+use super::{faults, refused, resets};
 
 /// Settings of the kernel that are no director's, with the values of the recorded one.
 const OTHER_SETTINGS: [(&str, &str); 13] = [
@@ -183,6 +183,7 @@ impl Player {
         }
         resets::mark(&trace.records, &mut found);
         refused::mark(&trace.records, &mut found);
+        faults::mark(&trace.records, &mut found);
         let differing = found.into_iter().map(|(place, mut items)| {
             let record = trace.records[place].clone();
             for one in &mut items {

@@ -71,10 +71,6 @@ impl Packet for LeanPacket {
         1
     }
 
-    fn later_segments(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::empty()
-    }
-
     #[inline(always)]
     fn rss_hash(&self) -> Option<u32> {
         None
