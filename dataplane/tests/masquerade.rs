@@ -16,7 +16,8 @@ use dataplane::exception::PuntClass;
 use dataplane::id::PortId;
 use dataplane::packet::{checksum, tcp};
 use dataplane::snapshot::{
-    ClientMask, Method, NextHop, Persistence, Route, RouteView, Routes, SchedulerKind, ServiceSpec, Settings,
+    ClientMask, Method, Multipath, NextHop, Persistence, Route, RouteView, Routes, SchedulerKind,
+    ServiceSpec, Settings, WeightedWay,
 };
 use dataplane::steering::Steering;
 use gateway::*;
@@ -267,6 +268,45 @@ fn a_reply_waits_for_its_next_hop_as_it_is_to_be_sent() {
     gateway.director.pass(1001);
     gateway.check();
     assert_eq!(gateway.director.dropped(DropReason::NeighbourUnresolved), 1);
+}
+
+#[test]
+fn replies_share_several_ways_by_client_on_whatever_worker() {
+    let taken = |workers, steering| {
+        let mut gateway = web(Gateway::of(workers, steering));
+        let source_mac = SERVER_SIDE;
+        let way = |last: u8, weight| {
+            let next_hop = NextHop::Resolved { destination_mac: [6, 0, 0, 0, 0, last], source_mac };
+            let via = Some(IpAddr::from([192, 168, 10, last]));
+            let view = RouteView { next_hop, via, source: None, port: SERVERS, mtu: 1500 };
+            WeightedWay { view, weight }
+        };
+        let multipath =
+            Multipath { network: ip("10.0.0.0"), prefix: 8, ways: vec![way(250, 1), way(251, 3)] };
+        gateway.editor.set_routes(Arc::new(Routes::with_multipath([], &[multipath])));
+        gateway.publish();
+        let mut taken = Vec::new();
+        for client in 0..=255_u8 {
+            let client = format!("10.1.7.{client}:1024");
+            gateway.receive_on(client.len(), CLIENTS, &request(&client, WEB).tcp(tcp::SYN));
+            let mut ways = [tcp::SYN | tcp::ACK, tcp::ACK].into_iter().zip(0..).map(|(flags, worker)| {
+                let reply = answer("192.168.10.3:8080", &client).tcp(flags);
+                match gateway.receive_on(worker, SERVERS, &reply).as_slice() {
+                    [Outcome::Transmitted(SERVERS, frame)] => frame[5],
+                    other => panic!("{other:?}"),
+                }
+            });
+            let way = ways.next().unwrap();
+            assert_eq!(ways.next(), Some(way), "a flow keeps its way");
+            taken.push(way);
+        }
+        taken
+    };
+    let alone = taken(1, Steering::Client);
+    let second = alone.iter().filter(|way| **way == 251).count();
+    assert!((160..=224).contains(&second), "{second} of 256 by the way of weight 3 of 4");
+    assert_eq!(taken(4, Steering::Client), alone);
+    assert_eq!(taken(3, Steering::Flow), alone);
 }
 
 #[test]

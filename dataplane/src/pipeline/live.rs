@@ -132,8 +132,9 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let headers = &slot.headers;
-        let address = headers.key(packet.data()).destination();
-        let route = turn.snapshot.routes.find(address).filter(|route| {
+        let key = headers.key(packet.data());
+        let address = key.destination();
+        let route = turn.snapshot.routes.of_flow(key.source(), address).filter(|route| {
             let leads_on = matches!(route.next_hop, NextHop::Resolved { .. } | NextHop::Unresolved);
             leads_on && !headers.needs_care() && headers.ttl > 1 && headers.ip_length <= route.mtu.into()
         });

@@ -37,14 +37,15 @@ pub(super) struct ClientHop {
 
 /// How the client of a connection is reached; `None` when that is the kernel's stack's affair.
 pub(super) fn client_hop<A: Address>(line: &Line<A>, snapshot: &Snapshot) -> Option<ClientHop> {
-    let client = line.tuple().source.ip();
+    let tuple = line.tuple();
+    let client = tuple.source.ip();
     let (mac, ingress) = line.client_link();
     let port = snapshot.ports.get(ingress.index());
     let back = port.map(|port| NextHop::Resolved { destination_mac: mac, source_mac: port.mac });
     if snapshot.routes.is_empty() {
         return Some(ClientHop { next_hop: back?, via: client, port: ingress, mtu: port?.mtu });
     }
-    let route = snapshot.routes.find(client)?;
+    let route = snapshot.routes.of_flow(tuple.destination.ip(), client)?;
     let next_hop = match route.next_hop {
         NextHop::Local | NextHop::NoRoute => return None,
         NextHop::Unresolved if route.via.is_none() && route.port == ingress => {

@@ -3,9 +3,11 @@
 //! Networks nest, ranges do not: the table is the sorted list of the places where the answer changes, and an index over
 //! the leading bits of an address that says between which of them to look. With four times as many index entries as ranges there is
 //! mostly one, so that an answer costs one line of the index, one of the list, and one of the next hops, which are few and hot.
-//! Built anew when routes change; a lookup writes nothing.
+//! Built anew when routes change; a lookup writes nothing. Where several ways lead to a network ([`super::multipath`]), the answer is
+//! one of them by the flow.
 
 use super::NextHop;
+use super::multipath::{Multipath, Ways};
 use crate::id::PortId;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -43,6 +45,7 @@ pub struct Routes {
     v4: Ranges<u32>,
     v6: Ranges<u128>,
     views: Box<[RouteView]>,
+    several: Box<[Ways]>,
 }
 
 /// An address as a number.
@@ -88,6 +91,8 @@ macro_rules! bits {
 bits!(u32);
 bits!(u128);
 
+/// An answer with this bit numbers several ways, any other one a single view.
+const SEVERAL: u32 = 1 << 31;
 /// No route.
 const NONE: u32 = u32::MAX;
 /// The index has at most this many bits: 4 MiB.
@@ -190,7 +195,27 @@ impl Routes {
     /// A table of these routes; of two to the same network the later one counts.
     #[must_use]
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
+        Self::with_multipath(routes, &[])
+    }
+
+    /// A table of these routes and of networks with several ways; of two to the same network the later one counts, and a route
+    /// before several ways.
+    #[must_use]
+    pub fn with_multipath(routes: impl IntoIterator<Item = Route>, multipath: &[Multipath]) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let mut add = |network, prefix, answer| match network {
+            IpAddr::V4(address) => {
+                let (first, last) = address.to_bits().network(prefix);
+                v4.push((first, last, answer));
+            }
+            IpAddr::V6(address) => {
+                let (first, last) = address.to_bits().network(prefix);
+                v6.push((first, last, answer));
+            }
+        };
+        for (number, Multipath { network, prefix, .. }) in (0..SEVERAL - 1).zip(multipath) {
+            add(*network, *prefix, SEVERAL | number);
+        }
         let mut numbers = HashMap::new();
         let mut views = Vec::new();
         for Route { network, prefix, view } in routes {
@@ -198,42 +223,62 @@ impl Routes {
                 views.push(view);
                 u32::try_from(views.len() - 1).unwrap_or(NONE)
             });
-            match network {
-                IpAddr::V4(address) => {
-                    let (first, last) = address.to_bits().network(prefix);
-                    v4.push((first, last, number));
-                }
-                IpAddr::V6(address) => {
-                    let (first, last) = address.to_bits().network(prefix);
-                    v6.push((first, last, number));
-                }
-            }
+            add(network, prefix, number);
         }
-        Self { v4: Ranges::new(v4), v6: Ranges::new(v6), views: views.into_boxed_slice() }
+        Self {
+            v4: Ranges::new(v4),
+            v6: Ranges::new(v6),
+            views: views.into_boxed_slice(),
+            several: multipath.iter().map(|multipath| Ways::new(&multipath.ways)).collect(),
+        }
     }
 
     /// Whether there is no route at all.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.views.is_empty()
+        self.views.is_empty() && self.several.is_empty()
     }
 
-    /// The route of the longest network that contains `address`.
+    /// The route of the longest network that contains `address`, the first of several ways.
     #[inline]
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<&RouteView> {
-        let number = match address {
+        let answer = self.answer(address)?;
+        if answer & SEVERAL == 0 { self.views.get(answer as usize) } else { self.ways(answer)?.first() }
+    }
+
+    /// The same for packets from `source`: of several ways the one that its flow takes.
+    #[inline]
+    #[must_use]
+    pub fn of_flow(&self, source: IpAddr, destination: IpAddr) -> Option<&RouteView> {
+        let answer = self.answer(destination)?;
+        if answer & SEVERAL == 0 {
+            self.views.get(answer as usize)
+        } else {
+            self.ways(answer)?.of_flow(source, destination)
+        }
+    }
+
+    #[inline(always)]
+    fn answer(&self, address: IpAddr) -> Option<u32> {
+        match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
             IpAddr::V6(address) => self.v6.find(address.to_bits()),
-        }?;
-        self.views.get(number as usize)
+        }
+    }
+
+    /// The ways of an answer; none of [`NONE`].
+    fn ways(&self, answer: u32) -> Option<&Ways> {
+        self.several.get((answer ^ SEVERAL) as usize)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::WeightedWay;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn view(number: u16) -> RouteView {
@@ -322,6 +367,43 @@ mod tests {
             [3, 2, 1, 1].map(Some)
         );
         assert_eq!(found("fd00::1"), None);
+    }
+
+    #[test]
+    fn flows_share_several_ways_and_keep_theirs() {
+        let network = |network: &str, prefix, ways: &[u16]| Multipath {
+            network: network.parse().unwrap(),
+            prefix,
+            ways: ways.iter().map(|way| WeightedWay { view: view(*way), weight: 1 }).collect(),
+        };
+        let single = |network: &str, prefix, number| Route {
+            network: network.parse().unwrap(),
+            prefix,
+            view: view(number),
+        };
+        let table = Routes::with_multipath(
+            [single("10.1.0.0", 16, 9), single("10.2.0.0", 16, 8)],
+            &[
+                network("10.0.0.0", 8, &[1, 2]),
+                network("10.2.0.0", 16, &[3, 4]),
+                network("fd00::", 16, &[5, 6]),
+            ],
+        );
+        let of = |source: &str, destination: &str| {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            table.of_flow(source, destination).map(|view| view.mtu)
+        };
+        let taken = |clients: &str, source: &str| -> BTreeSet<u16> {
+            (0..32).filter_map(|client| of(source, &format!("{clients}{client}"))).collect()
+        };
+        assert_eq!(taken("10.9.0.", "192.0.2.1"), BTreeSet::from([1, 2]));
+        assert_eq!(taken("fd00::", "fd01::1"), BTreeSet::from([5, 6]));
+        assert_eq!(taken("10.1.0.", "192.0.2.1"), BTreeSet::from([9]), "the longer network");
+        assert_eq!(taken("10.2.0.", "192.0.2.1"), BTreeSet::from([8]), "a route goes before several ways");
+        assert_eq!(of("192.0.2.1", "11.0.0.1"), None);
+        assert_eq!(table.find("10.9.0.1".parse().unwrap()).map(|view| view.mtu), Some(1));
+        assert_eq!(table.find("11.0.0.1".parse().unwrap()), None);
+        assert!(!table.is_empty() && Routes::default().is_empty());
     }
 
     #[test]

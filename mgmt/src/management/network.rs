@@ -7,7 +7,7 @@ use crate::desired::MarkRule;
 use crate::mirror::routes::Verdict;
 use crate::mirror::{Hop, NetworkView, NextHopChoice};
 use dataplane::id::PortId;
-use dataplane::snapshot::{self, NextHop, PortView, RouteView, Routes};
+use dataplane::snapshot::{self, Multipath, NextHop, PortView, RouteView, Routes, WeightedWay, flow_hash};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -222,7 +222,9 @@ impl Network {
         if let Some((port, via)) = self.fixed.ask(destination) {
             return self.fixed_way(port, via);
         }
-        let Some(choice) = self.view.next_hop(destination) else { return Way::NONE };
+        // As the kernel keeps one way for each server, not one for each client.
+        let hash = flow_hash(destination, destination);
+        let Some(choice) = self.view.next_hop_of_flow(destination, hash) else { return Way::NONE };
         self.chosen_way(&choice)
     }
 
@@ -253,35 +255,47 @@ impl Network {
     /// to by ports with a twin.
     #[must_use]
     pub fn routes(&self) -> (Routes, BTreeSet<Hop>) {
-        let mut routes = Vec::new();
+        let (mut routes, mut multipath) = (Vec::new(), Vec::new());
         let mut routers = BTreeSet::new();
-        let route = |network, prefix, way: &Way, via| snapshot::Route {
-            network,
-            prefix,
-            view: RouteView { next_hop: way.next_hop, via, source: way.source, port: way.port, mtu: way.mtu },
+        let view = |way: &Way, via| RouteView {
+            next_hop: way.next_hop,
+            via,
+            source: way.source,
+            port: way.port,
+            mtu: way.mtu,
         };
+        let route =
+            |network, prefix, way: &Way, via| snapshot::Route { network, prefix, view: view(way, via) };
         let on_link = |way: Way| Way { next_hop: NextHop::Unresolved, ..way };
         for (network, prefix, verdict) in self.view.routes.verdicts() {
-            let choice = match verdict {
+            let forward = match verdict {
                 Verdict::Local | Verdict::Broadcast => {
                     let way = Way { next_hop: NextHop::Local, ..Way::NONE };
                     routes.push(route(network, prefix, &way, None));
                     continue;
                 }
-                Verdict::Forward(forward) => self.view.first_way(&forward, network),
-                Verdict::Refused | Verdict::Unknown => None,
+                Verdict::Forward(forward) => forward,
+                Verdict::Refused | Verdict::Unknown => {
+                    routes.push(route(network, prefix, &Way::NONE, None));
+                    continue;
+                }
             };
-            routes.push(match choice {
-                Some(choice) if choice.on_link => {
-                    route(network, prefix, &on_link(self.chosen_way(&choice)), None)
-                }
-                Some(choice) => {
-                    let way = self.chosen_way(&choice);
-                    routers.extend(way.hop);
-                    route(network, prefix, &way, Some(choice.via))
-                }
-                None => route(network, prefix, &Way::NONE, None),
+            let ways = self.view.ways(&forward, network).map(|(choice, weight)| {
+                let view = match choice {
+                    Some(choice) if choice.on_link => view(&on_link(self.chosen_way(&choice)), None),
+                    Some(choice) => {
+                        let way = self.chosen_way(&choice);
+                        routers.extend(way.hop);
+                        view(&way, Some(choice.via))
+                    }
+                    None => view(&Way::NONE, None),
+                };
+                WeightedWay { view, weight }
             });
+            match *ways.collect::<Vec<_>>() {
+                [WeightedWay { view, .. }] => routes.push(snapshot::Route { network, prefix, view }),
+                ref ways => multipath.push(Multipath { network, prefix, ways: ways.to_vec() }),
+            }
         }
         let host = |address: IpAddr, way: &Way| route(address, family_bits(address), way, None);
         for (port, address) in self.view.neighbours.keys() {
@@ -303,7 +317,7 @@ impl Network {
         }
         let own = Way { next_hop: NextHop::Local, ..Way::NONE };
         routes.extend(self.fixed.local.iter().map(|address| host(*address, &own)));
-        (Routes::new(routes), routers)
+        (Routes::with_multipath(routes, &multipath), routers)
     }
 
     fn frame(&self, port: PortId, mac: Option<[u8; 6]>) -> NextHop {

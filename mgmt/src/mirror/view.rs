@@ -3,6 +3,7 @@
 use super::routes::{Routes, Verdict};
 use super::wire::{Hop, Route};
 use dataplane::id::PortId;
+use dataplane::snapshot::multipath_bounds;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,46 +97,26 @@ impl NetworkView {
         self.next_hop_of_flow(destination, 0)
     }
 
-    /// [`Self::next_hop`], spreading flows over the ways by weight: the same `hash` takes the same way as long as the
-    /// usable ways stay.
+    /// [`Self::next_hop`], spreading flows over the ways by weight: the same `hash` (of [`flow_hash`](dataplane::snapshot::flow_hash))
+    /// takes the same way as long as the usable ways stay.
     #[must_use]
     pub fn next_hop_of_flow(&self, destination: IpAddr, hash: u32) -> Option<NextHopChoice> {
         let Verdict::Forward(route) = self.routes.ask(destination) else { return None };
-        self.way_of_flow(&route, destination, hash)
+        let ways: Vec<_> = self.ways(&route, destination).collect();
+        let bounds = multipath_bounds(ways.iter().map(|(_, weight)| *weight));
+        ways.iter().zip(bounds).find(|(_, bound)| hash <= *bound).and_then(|((choice, _), _)| *choice)
     }
 
-    /// The first way of a route for packets to `destination`.
-    #[must_use]
-    pub fn first_way(&self, route: &Route, destination: IpAddr) -> Option<NextHopChoice> {
-        self.way_of_flow(route, destination, 0)
-    }
-
-    fn way_of_flow(&self, route: &Route, destination: IpAddr, hash: u32) -> Option<NextHopChoice> {
+    /// The usable ways of a route for packets to `destination`, with their weights; `None` for one that leads out of no port.
+    pub fn ways(
+        &self,
+        route: &Route,
+        destination: IpAddr,
+    ) -> impl Iterator<Item = (Option<NextHopChoice>, u16)> {
         // Ways without carrier carry packets only when there is no other, as in the kernel's default.
         let spare = route.hops.iter().all(|hop| hop.dead || hop.linkdown);
-        let hops = route.hops.iter().filter(|hop| !hop.dead && (spare || !hop.linkdown));
-        let total: u64 = hops.clone().map(|hop| u64::from(hop.weight)).sum();
-        let mut left = (u64::from(hash) * total) >> 32;
-        for hop in hops {
-            let weight = u64::from(hop.weight);
-            if left < weight {
-                return self.choice(route, hop, destination);
-            }
-            left -= weight;
-        }
-        None
-    }
-
-    /// All ways that a packet to `destination` may take.
-    #[must_use]
-    pub fn next_hops(&self, destination: IpAddr) -> Vec<NextHopChoice> {
-        let Verdict::Forward(route) = self.routes.ask(destination) else { return Vec::new() };
-        route
-            .hops
-            .iter()
-            .filter(|hop| !hop.dead)
-            .filter_map(|hop| self.choice(&route, hop, destination))
-            .collect()
+        let hops = route.hops.iter().filter(move |hop| !hop.dead && (spare || !hop.linkdown));
+        hops.map(move |hop| (self.choice(route, hop, destination), hop.weight))
     }
 
     /// The neighbour's hardware address, when frames may be sent to it.

@@ -173,6 +173,59 @@ fn routes_of_a_twin_are_the_kernels() {
 }
 
 #[test]
+fn several_ways_are_all_there_with_their_weights() {
+    let mut view = twin();
+    let hop = |index, gateway: &str, weight| wire::Hop {
+        index,
+        gateway: Some(gateway.parse().unwrap()),
+        weight,
+        dead: false,
+        linkdown: false,
+        encapsulated: false,
+    };
+    let hops = vec![hop(7, "192.0.2.9", 1), hop(7, "192.0.2.7", 2), hop(99, "192.0.2.5", 1)];
+    let several = wire::Route {
+        table: wire::Table::Main,
+        destination: "203.0.113.0".parse().unwrap(),
+        prefix: 24,
+        tos: 0,
+        metric: 0,
+        protocol: 4,
+        kind: RouteKind::Unicast,
+        prefsrc: None,
+        mtu: None,
+        hops,
+    };
+    view.routes.add(several, wire::Placement::Append);
+    let mut network = Network::new(vec![Port { name: "eth0".into(), mac: [2; 6], mtu: 1500, tables: None }]);
+    network.set_view(Arc::new(view));
+    let (routes, routers) = network.routes();
+    let router = |last: u8| IpAddr::from([192, 0, 2, last]);
+    assert_eq!(routers, [(PortId(0), router(7)), (PortId(0), router(9))].into(), "both are kept resolved");
+    let clients = (0..=255).map(|last| IpAddr::from([203, 0, 113, last]));
+    let taken = clients.clone().map(|client| routes.of_flow("10.9.9.9".parse().unwrap(), client).unwrap());
+    let mut counts = std::collections::HashMap::new();
+    for view in taken {
+        *counts.entry((view.via, view.next_hop)).or_insert(0) += 1;
+    }
+    let resolved = |last| NextHop::Resolved { destination_mac: [4, 0, 0, 0, 0, last], source_mac: [2; 6] };
+    let expected = [
+        // Of no port of ours: the host's stack leads there.
+        ((None, NextHop::NoRoute), 64),
+        ((Some(router(7)), resolved(7)), 128),
+        ((Some(router(9)), resolved(9)), 64),
+    ];
+    assert_eq!(counts.len(), 3);
+    for (way, share) in expected {
+        let count: i32 = counts[&way];
+        assert!((count - share).abs() < 32, "{way:?}: {count} of {share}");
+    }
+    // Servers behind it are spread too, each with a way of its own.
+    let vias: BTreeSet<_> = clients.map(|server| network.way(server).hop).collect();
+    assert_eq!(vias, [None, Some((PortId(0), router(7))), Some((PortId(0), router(9)))].into());
+}
+
+#[test]
 fn a_rules_port_is_found_by_its_name() {
     let network = network();
     let rule = |port: &str| MarkRule { port: Some(port.to_owned()), ..MarkRule::all(1) };
