@@ -2,8 +2,10 @@
 
 mod child;
 mod cli;
+mod connections;
 mod control;
 mod engine;
+mod flood;
 mod forward;
 mod interrupt;
 mod lab;
@@ -41,6 +43,8 @@ fn run(cli: &Cli) -> Result<()> {
     let results = match &cli.command {
         Command::Forward(arguments) => forward::run(arguments, &interrupt)?,
         Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
+        Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
+        Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
     };
     if let Some(path) = &cli.command.output().json {
         results::save(path, &results)?;

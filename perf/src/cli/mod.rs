@@ -1,10 +1,15 @@
 //! The command line: one file for the arguments of each command.
 
+mod connections;
 mod engine;
+mod flood;
 mod forward;
 
 use clap::{Args, Parser, Subcommand};
+pub(crate) use connections::ConnectionsArguments;
+use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
+pub(crate) use flood::FloodArguments;
 pub(crate) use forward::{ForwardArguments, Link};
 use std::path::PathBuf;
 
@@ -23,6 +28,10 @@ pub(crate) enum Command {
     Forward(ForwardArguments),
     /// What does a packet cost in the engine alone, whatever the number of connections?
     Engine(EngineArguments),
+    /// What does a new connection cost from its first packet to its expiry, among so many others?
+    Connections(ConnectionsArguments),
+    /// What do established connections suffer while SYNs of no one fill the table?
+    Flood(FloodArguments),
 }
 
 impl Command {
@@ -31,6 +40,8 @@ impl Command {
         match self {
             Self::Forward(arguments) => &arguments.output,
             Self::Engine(arguments) => &arguments.output,
+            Self::Connections(arguments) => &arguments.output,
+            Self::Flood(arguments) => &arguments.output,
         }
     }
 }
@@ -45,6 +56,21 @@ pub(crate) struct Output {
 
 fn burst(text: &str) -> Result<usize, String> {
     crate::traffic::within(text, 1, dataplane::pipeline::BURST)
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.1..=1000.0).contains(&value) => Ok(value),
+        _ => Err("give a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+fn scheduler(text: &str) -> Result<SchedulerKind, String> {
+    let known = SchedulerKind::ALL.into_iter().find(|kind| kind.name() == text);
+    known.ok_or_else(|| {
+        let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
 fn windows(text: &str) -> Result<usize, String> {
@@ -87,5 +113,9 @@ mod tests {
             assert!(Cli::try_parse_from(["uvs-perf", "forward"].iter().chain(&wrong)).is_err(), "{wrong:?}");
         }
         assert!(Cli::try_parse_from(["uvs-perf", "engine", "--burst", "33"]).is_err());
+        let error =
+            Cli::try_parse_from(["uvs-perf", "connections", "--scheduler", "best"]).unwrap_err().to_string();
+        assert!(error.contains("rr, wrr, lc, wlc"), "{error}");
+        assert!(Cli::try_parse_from(["uvs-perf", "flood", "--times", "0"]).is_err());
     }
 }
