@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::desired::{Change, ServiceKey};
 use crate::protocol::{
     Changed, Configuration, ConnectionPage, ConnectionQuery, CountersZero, DestinationList, EventPage,
-    EventQuery, Hello, Request, ServicePage, ServicePageQuery, ServiceQuery, Stats, Status, Zeroed,
+    EventQuery, Hello, Request, ServicePage, ServicePageQuery, ServiceQuery, Stats, StatsQuery, Status,
+    Zeroed,
 };
 
 /// An answer longer than this is not the director's.
@@ -174,7 +175,7 @@ impl Client {
     ///
     /// As [`Self::call`].
     pub fn stats(&mut self) -> Result<Stats, ClientError> {
-        self.call(&Request::Stats)
+        self.call(&Request::Stats(StatsQuery::default()))
     }
 
     /// Makes a change; `wait` answers once every worker uses it.

@@ -1,9 +1,10 @@
 //! `uvs-perf`: honest measurements of the director. Each command answers one question, beside a control run.
 
+mod changes;
 mod child;
 mod cli;
+mod client;
 mod connections;
-mod control;
 mod engine;
 mod flood;
 mod forward;
@@ -45,6 +46,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
         Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
         Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
+        Command::Control(arguments) => changes::run(arguments, &interrupt)?,
     };
     if let Some(path) = &cli.command.output().json {
         results::save(path, &results)?;

@@ -85,7 +85,7 @@ fn counts(out: &mut dyn Write, title: &str, counts: &[Count], all: bool) -> io::
 }
 
 fn latency(name: &str, latency: &Latency) -> Vec<String> {
-    let Latency { count, p50_us, p99_us, max_us } = latency;
+    let Latency { count, p50_us, p99_us, max_us, .. } = latency;
     [name.to_owned()].into_iter().chain([*count, *p50_us, *p99_us, *max_us].map(number)).collect()
 }
 

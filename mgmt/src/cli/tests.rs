@@ -243,7 +243,7 @@ fn status_and_stats_are_readable() {
         totals: crate::protocol::Traffic::default(),
         imbalance: 0,
         destinations: Vec::new(),
-        apply: Latency { count: 1, p50_us: 2, p99_us: 3, max_us: 1_004 },
+        apply: Latency { count: 1, p50_us: 2, p99_us: 3, max_us: 1_004, buckets: Vec::new() },
         grace_period: Latency::default(),
         burst: Latency::default(),
     };

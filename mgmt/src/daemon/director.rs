@@ -243,7 +243,13 @@ impl Director {
                 changed.map(Response::Changed)
             }
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
-            Request::Stats => Ok(Response::Stats(Box::new(self.stats()))),
+            Request::Stats(query) => {
+                let mut stats = self.stats();
+                if !query.destinations {
+                    stats.destinations = Vec::new();
+                }
+                Ok(Response::Stats(Box::new(stats)))
+            }
             Request::EventsList(query) => Ok(Response::Events(self.events.page(query))),
             Request::CountersZero(zero) => {
                 let zeroed = self.management.zero(zero, self.runtime.shared())?;

@@ -150,7 +150,9 @@ impl Director {
         warnings
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&mut self) -> Stats {
+        // Up to now, not to the last round of housekeeping.
+        self.latencies.collect_bursts(&self.runtime);
         let mut stats = self.management.stats(self.runtime.shared());
         stats.counters.extend(self.exception_counts());
         stats.counters.extend(self.mirror_counts());

@@ -15,7 +15,7 @@ use crate::address::{Endpoint, Protocol};
 use crate::desired::{Method, ServiceKey};
 use crate::protocol::{
     ConnectionEntry, ConnectionQuery, DestinationState, EntryProtocol, Request, Response, ServiceState,
-    Traffic,
+    StatsQuery, Traffic,
 };
 
 /// Text of one message: with its header it fills a datagram.
@@ -197,7 +197,7 @@ fn connection_line(entry: &ConnectionEntry, origin: bool) -> String {
 }
 
 fn stats(director: &Responder<'_>) -> Result<Traffic, Unanswered> {
-    match director.ask(Request::Stats)? {
+    match director.ask(Request::Stats(StatsQuery { destinations: false }))? {
         Response::Stats(stats) => Ok(stats.totals),
         _ => Err(Errno::IO.into()),
     }

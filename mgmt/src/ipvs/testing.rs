@@ -317,7 +317,7 @@ pub(super) fn answer(
             let next = (from + 3 < model.connections.len()).then(|| (from + 3).to_string());
             Response::Connections(ConnectionPage { connections, next })
         }
-        Request::Stats => Response::Stats(Box::new(Stats {
+        Request::Stats(_) => Response::Stats(Box::new(Stats {
             counters: Vec::new(),
             drops: Vec::new(),
             totals: model.totals,

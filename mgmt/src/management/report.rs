@@ -27,7 +27,13 @@ impl Management {
     /// No such service, a bad cursor, or a request that takes more than this: a change, `status`, `events.list`.
     pub fn answer(&self, request: &Request, view: &View<'_>) -> Result<Response, Fault> {
         match request {
-            Request::Stats => Ok(Response::Stats(Box::new(self.stats(view.shared)))),
+            Request::Stats(query) => {
+                let mut stats = self.stats(view.shared);
+                if !query.destinations {
+                    stats.destinations = Vec::new();
+                }
+                Ok(Response::Stats(Box::new(stats)))
+            }
             Request::ServiceList(query) => Ok(Response::Services(self.services(*query, view.shared))),
             Request::DestinationList(query) => {
                 self.destinations(query.service, view.shared).map(Response::Destinations)

@@ -10,7 +10,7 @@ use crate::desired::{
 };
 use crate::protocol::{
     ConnectionQuery, DestinationState, Request, Response, ServicePageQuery, ServiceQuery, ServiceState,
-    Stats, Traffic,
+    Stats, StatsQuery, Traffic,
 };
 use dataplane::counters::Activity;
 use dataplane::engine::SharedLimits;
@@ -109,7 +109,7 @@ impl Lab {
     }
 
     fn stats(&self) -> Stats {
-        match self.answer(&Request::Stats).unwrap() {
+        match self.answer(&Request::Stats(StatsQuery::default())).unwrap() {
             Response::Stats(stats) => *stats,
             other => panic!("{other:?}"),
         }

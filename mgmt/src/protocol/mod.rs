@@ -10,7 +10,7 @@ mod status;
 pub use fault::{Fault, FaultKind};
 pub use request::{
     ConnectionQuery, CountersZero, EventQuery, METHODS, Method, PAGE_MAX, Request, ServicePageQuery,
-    ServiceQuery, parse,
+    ServiceQuery, StatsQuery, parse,
 };
 pub use state::{
     Changed, Configuration, ConnectionEntry, ConnectionPage, DestinationList, DestinationState,

@@ -70,6 +70,25 @@ pub struct ServicePageQuery {
     pub limit: Option<u32>,
 }
 
+/// Parameters of `stats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatsQuery {
+    /// Every destination's counters too; without them the answer stays short, however many there are.
+    #[serde(default = "yes")]
+    pub destinations: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for StatsQuery {
+    fn default() -> Self {
+        Self { destinations: yes() }
+    }
+}
+
 /// Parameters of `destination.list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,7 +142,7 @@ pub enum Request {
     /// `status`
     Status,
     /// `stats`
-    Stats,
+    Stats(StatsQuery),
     /// `service.list`
     ServiceList(ServicePageQuery),
     /// `destination.list`
@@ -151,7 +170,7 @@ impl Request {
     pub fn method(&self) -> &'static str {
         match self {
             Self::Status => "status",
-            Self::Stats => "stats",
+            Self::Stats(_) => "stats",
             Self::ServiceList(_) => "service.list",
             Self::DestinationList(_) => "destination.list",
             Self::ConfigGet => "config.get",
@@ -188,7 +207,8 @@ impl Request {
     /// None in practice: all parameters have text keys.
     pub fn to_line(&self, id: u64) -> serde_json::Result<String> {
         let params = match self {
-            Self::Status | Self::Stats | Self::ConfigGet => Value::Object(Map::new()),
+            Self::Status | Self::ConfigGet => Value::Object(Map::new()),
+            Self::Stats(query) => serde_json::to_value(query)?,
             Self::ServiceList(query) => serde_json::to_value(query)?,
             Self::DestinationList(query) => serde_json::to_value(query)?,
             Self::ConnectionList(query) => serde_json::to_value(query)?,
@@ -302,6 +322,7 @@ fn typed(method: &str, params: Option<Value>) -> Result<Request, Fault> {
         return Ok(Request::Change { change: Box::new(change), wait });
     }
     match known.name {
+        "stats" => read(params).map(Request::Stats),
         "service.list" => read(params).and_then(|query: ServicePageQuery| {
             page(query.limit)?;
             Ok(Request::ServiceList(query))
@@ -322,7 +343,6 @@ fn typed(method: &str, params: Option<Value>) -> Result<Request, Fault> {
             )),
             None => Ok(match name {
                 "status" => Request::Status,
-                "stats" => Request::Stats,
                 _ => Request::ConfigGet,
             }),
         },

@@ -144,8 +144,8 @@ pub struct DestinationStats {
     pub destination: super::DestinationState,
 }
 
-/// A distribution of times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A distribution of times since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Latency {
     /// How many were measured.
     pub count: u64,
@@ -155,4 +155,8 @@ pub struct Latency {
     pub p99_us: u64,
     /// Greatest in microseconds.
     pub max_us: u64,
+    /// All of them: how many were so long, by nanoseconds rounded up to two digits, the shortest first. Of two answers the difference
+    /// is the distribution of what happened between them.
+    #[serde(default)]
+    pub buckets: Vec<(u64, u64)>,
 }

@@ -1,12 +1,14 @@
 //! The command line: one file for the arguments of each command.
 
 mod connections;
+mod control;
 mod engine;
 mod flood;
 mod forward;
 
 use clap::{Args, Parser, Subcommand};
 pub(crate) use connections::ConnectionsArguments;
+pub(crate) use control::ControlArguments;
 use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Connections(ConnectionsArguments),
     /// What do established connections suffer while SYNs of no one fill the table?
     Flood(FloodArguments),
+    /// How long do changes take in the real uvsd, and what does its worker suffer from them?
+    Control(ControlArguments),
 }
 
 impl Command {
@@ -42,6 +46,7 @@ impl Command {
             Self::Engine(arguments) => &arguments.output,
             Self::Connections(arguments) => &arguments.output,
             Self::Flood(arguments) => &arguments.output,
+            Self::Control(arguments) => &arguments.output,
         }
     }
 }

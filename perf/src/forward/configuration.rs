@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// The whole file. TCP flows are picked up in the middle, since captures hold no handshakes.
-pub(super) fn text(plan: &Plan, devices: &Devices, control: &Path) -> String {
+pub(crate) fn text(plan: &Plan, devices: &Devices, control: &Path) -> String {
     let shape = &plan.rules.shape;
     let cpus: Vec<String> = plan.cpus.iter().map(usize::to_string).collect();
     let housekeeping = if plan.cpus.contains(&plan.housekeeping_cpu()) {
@@ -39,7 +39,9 @@ pub(super) fn text(plan: &Plan, devices: &Devices, control: &Path) -> String {
         sloppy = shape.protocol == Protocol::Tcp,
     );
     ports(&mut text, plan, devices);
-    services(&mut text, plan);
+    if plan.configures_services {
+        services(&mut text, plan);
+    }
     text
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The MAC address of the second pcap vdev of a program; the first one's is [`crate::traffic::DIRECTOR_MAC`].
-pub(super) const SECOND_MAC: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 0x01];
+pub(crate) const SECOND_MAC: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 0x01];
 /// Descriptors of a virtio ring.
 const RING: u16 = 1024;
 /// Binary logarithm of a memif ring's descriptors.
@@ -13,24 +13,24 @@ const MEMIF_RING: u8 = 11;
 
 /// Devices of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Devices {
+pub(crate) struct Devices {
     /// Ports of the program under test: vdevs with their arguments.
-    pub(super) ports: Vec<String>,
+    pub(crate) ports: Vec<String>,
     /// What else its EAL is to be told.
-    pub(super) eal: &'static [&'static str],
+    pub(crate) eal: &'static [&'static str],
     /// Most descriptors of a queue, where the device has a limit of its own.
-    pub(super) descriptors: Option<u16>,
+    pub(crate) descriptors: Option<u16>,
     /// Ports of the program that sends, where the link has two ends; the first replays the file.
-    pub(super) generator: Vec<String>,
+    pub(crate) generator: Vec<String>,
     /// What else the sender's EAL is to be told.
-    pub(super) generator_eal: &'static [&'static str],
+    pub(crate) generator_eal: &'static [&'static str],
     /// Whether the sender has to be there first.
-    pub(super) generator_first: bool,
+    pub(crate) generator_first: bool,
 }
 
 impl Devices {
     /// The devices of `link`. Every list in `files` is a port's: a file for each worker.
-    pub(super) fn new(link: Link, files: &[Vec<PathBuf>], directory: &Path) -> Self {
+    pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], directory: &Path) -> Self {
         let socket = directory.join("link.sock");
         let (socket, queues) = (socket.display(), files.first().map_or(1, Vec::len));
         let replayed =

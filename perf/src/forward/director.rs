@@ -5,12 +5,12 @@ use super::devices::Devices;
 use super::plan::Plan;
 use super::poller::Poller;
 use crate::child::{Program, TemporaryDirectory};
-use crate::control::Client;
+use crate::client::Client;
 use crate::interrupt::Interrupt;
 use crate::machine::worker_threads;
 use crate::progress::Progress;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// A running director.
 #[derive(Debug)]
-pub(super) struct Director {
+pub(crate) struct Director {
     program: Program,
     client: Client,
     threads: Vec<u32>,
@@ -33,23 +33,25 @@ pub(super) struct Director {
 
 /// What a director has counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     counters: BTreeMap<String, u64>,
     /// By reason.
-    pub(super) drops: BTreeMap<String, u64>,
+    pub(crate) drops: BTreeMap<String, u64>,
 }
 
 impl Counts {
-    fn read(stats: &Value) -> Result<Self> {
+    /// From the answer to `stats`.
+    pub(crate) fn read(stats: &Value) -> Result<Self> {
         Ok(Self { counters: list(stats, "counters")?, drops: list(stats, "drops")? })
     }
 
-    fn get(&self, name: &str) -> Result<u64> {
+    /// A counter.
+    pub(crate) fn get(&self, name: &str) -> Result<u64> {
         self.counters.get(name).copied().with_context(|| format!("the director does not count `{name}`"))
     }
 
     /// Packets dropped since `earlier`, reasons without any left out.
-    pub(super) fn drops_since(&self, earlier: &Self) -> BTreeMap<String, u64> {
+    pub(crate) fn drops_since(&self, earlier: &Self) -> BTreeMap<String, u64> {
         let since = |(name, count): (&String, &u64)| {
             let count = count - earlier.drops.get(name).copied().unwrap_or(0);
             (count > 0).then(|| (name.clone(), count))
@@ -66,7 +68,7 @@ fn list(stats: &Value, name: &str) -> Result<BTreeMap<String, u64>> {
 
 impl Director {
     /// Starts it and waits until it answers.
-    pub(super) fn start(
+    pub(crate) fn start(
         uvsd: &Path,
         plan: &Plan,
         devices: &Devices,
@@ -105,12 +107,22 @@ impl Director {
     }
 
     /// What it has counted by now.
-    pub(super) fn counts(&mut self) -> Result<Counts> {
-        Counts::read(&self.client.call("stats")?)
+    pub(crate) fn counts(&mut self) -> Result<Counts> {
+        Counts::read(&self.stats()?)
+    }
+
+    /// Its statistics, without those of every destination.
+    pub(crate) fn stats(&mut self) -> Result<Value> {
+        self.client.call("stats", &json!({ "destinations": false }))
+    }
+
+    /// Its control socket.
+    pub(crate) fn client(&mut self) -> &mut Client {
+        &mut self.client
     }
 
     /// Waits until every flow has its connection, so that windows see established traffic alone.
-    pub(super) fn warm_up(
+    pub(crate) fn warm_up(
         &mut self,
         flows: u64,
         interrupt: &Interrupt,
@@ -142,7 +154,7 @@ impl Director {
     }
 
     /// Ends it.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         self.program.end()
     }
 }
@@ -168,7 +180,6 @@ impl Poller for Director {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn counts_are_read_and_drops_compared() {

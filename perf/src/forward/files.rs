@@ -16,7 +16,7 @@ const TOGETHER: u64 = 1024;
 
 /// Writes them: flow n is in the files of worker n modulo workers. Where servers' packets have a port of their own, they are in its
 /// files, else behind the client's packet of the same flow.
-pub(super) fn write(rules: &Rules, link: Link, files: &[Vec<PathBuf>]) -> Result<()> {
+pub(crate) fn write(rules: &Rules, link: Link, files: &[Vec<PathBuf>]) -> Result<()> {
     let overhead = rules.forwarding.overhead(rules.shape.ipv6);
     let frames = |sender| Frames::new(&rules.shape, sender, Segment::Ack, overhead);
     let requests = frames(Sender::Clients);

@@ -2,10 +2,10 @@
 
 mod configuration;
 mod devices;
-mod director;
+pub(crate) mod director;
 mod files;
-mod plan;
-mod poller;
+pub(crate) mod plan;
+pub(crate) mod poller;
 mod testpmd;
 
 use crate::child::TemporaryDirectory;
@@ -50,7 +50,8 @@ pub(crate) fn run(arguments: &ForwardArguments, interrupt: &Interrupt) -> Result
     Ok(results)
 }
 
-fn beside_this_program(name: &str) -> Result<PathBuf> {
+/// A program that was installed with this one.
+pub(crate) fn beside_this_program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     Ok(own.with_file_name(name))
 }
@@ -77,7 +78,14 @@ fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<P
         Mode::Nat => Rules::hashed(&shape, forwarding),
         Mode::Dr | Mode::Tun => Rules::new(&shape, forwarding),
     };
-    let mut plan = Plan { rules, link: arguments.link, cpus, machine_cpus: machine.cpus, hugepages: false };
+    let mut plan = Plan {
+        rules,
+        link: arguments.link,
+        cpus,
+        machine_cpus: machine.cpus,
+        hugepages: false,
+        configures_services: true,
+    };
     plan.check()?;
     plan.hugepages = free_hugepages_mib() >= plan.all_memory_mib();
     Ok(plan)
@@ -95,7 +103,7 @@ fn measure(
     let plan = plan(arguments, flows, machine)?;
     let devices = plan.devices(directory.path());
     progress.step(&format!("writing {} flows", grouped(flows)));
-    files::write(&plan.rules, plan.link, &plan.files(directory.path()))?;
+    plan.write(directory.path())?;
     if !plan.hugepages {
         let pages = plan.all_memory_mib() / 2;
         progress.step(&format!(

@@ -1,6 +1,7 @@
 //! What a run needs: files, memory, CPUs.
 
 use super::devices::Devices;
+use super::files;
 use crate::cli::Link;
 use crate::lab::Rules;
 use crate::traffic::Direction;
@@ -22,22 +23,24 @@ const MTU: usize = 1500;
 
 /// One run.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Flows, and how they are forwarded.
-    pub(super) rules: Rules,
+    pub(crate) rules: Rules,
     /// Where packets come from.
-    pub(super) link: Link,
+    pub(crate) link: Link,
     /// A CPU for each worker.
-    pub(super) cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// CPUs of the machine.
-    pub(super) machine_cpus: usize,
+    pub(crate) machine_cpus: usize,
     /// Whether memory is on hugepages.
-    pub(super) hugepages: bool,
+    pub(crate) hugepages: bool,
+    /// Whether the director's configuration has the services; else somebody applies them later.
+    pub(crate) configures_services: bool,
 }
 
 impl Plan {
     /// Refuses what cannot run.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let (shape, forwarding) = (&self.rules.shape, self.rules.forwarding);
         shape.check()?;
         if forwarding.direction == Direction::Out {
@@ -82,7 +85,7 @@ impl Plan {
     }
 
     /// The capture files by port; every port has one for each worker.
-    pub(super) fn files(&self, directory: &Path) -> Vec<Vec<PathBuf>> {
+    pub(crate) fn files(&self, directory: &Path) -> Vec<Vec<PathBuf>> {
         let own_port = self.rules.forwarding.direction.has_replies() && self.link == Link::Pcap;
         let names = if own_port { &["requests", "replies"][..] } else { &["requests"] };
         let of_worker = |name, worker| directory.join(format!("{name}-{worker}.pcap"));
@@ -90,8 +93,13 @@ impl Plan {
         names.iter().map(|name| of_port(*name)).collect()
     }
 
+    /// Writes them.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        files::write(&self.rules, self.link, &self.files(directory))
+    }
+
     /// The devices.
-    pub(super) fn devices(&self, directory: &Path) -> Devices {
+    pub(crate) fn devices(&self, directory: &Path) -> Devices {
         Devices::new(self.link, &self.files(directory), directory)
     }
 
@@ -101,23 +109,23 @@ impl Plan {
     }
 
     /// Packet buffers that hold all files and what is under way.
-    pub(super) fn buffers(&self) -> u64 {
+    pub(crate) fn buffers(&self) -> u64 {
         let directions = if self.rules.forwarding.direction.has_replies() { 2 } else { 1 };
         (directions * self.flows_of_one() + SPARE_BUFFERS) * self.cpus.len() as u64
     }
 
     /// Descriptors of a queue; the director sizes its buffers by them.
-    pub(super) fn descriptors(&self) -> u64 {
+    pub(crate) fn descriptors(&self) -> u64 {
         (self.flows_of_one() / 2).next_power_of_two().clamp(1024, MOST_DESCRIPTORS)
     }
 
     /// Connections the director is to have room for: twice the flows, for uneven shards.
-    pub(super) fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         (2 * self.rules.shape.flows).max(65_536)
     }
 
     /// EAL memory for either program.
-    pub(super) fn memory_mib(&self) -> u64 {
+    pub(crate) fn memory_mib(&self) -> u64 {
         let ports = if self.rules.forwarding.direction.has_replies() { 2 } else { 1 };
         let buffers = self.buffers() + ports * 2 * self.descriptors() * self.cpus.len() as u64;
         let bytes = buffers * BUFFER_BYTES + self.connections() * CONNECTION_BYTES;
@@ -125,22 +133,22 @@ impl Plan {
     }
 
     /// EAL memory of all programs that run at a time.
-    pub(super) fn all_memory_mib(&self) -> u64 {
+    pub(crate) fn all_memory_mib(&self) -> u64 {
         self.memory_mib() * if self.link == Link::Pcap { 1 } else { 2 }
     }
 
     /// A CPU for threads that do not poll: one without a worker, or the first.
-    pub(super) fn housekeeping_cpu(&self) -> usize {
+    pub(crate) fn housekeeping_cpu(&self) -> usize {
         (0..self.machine_cpus).find(|cpu| !self.cpus.contains(cpu)).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::traffic::{Forwarding, FrameLength, Mode, Protocol, Shape};
 
-    pub(in crate::forward) fn plan(workers: usize, hugepages: bool) -> Plan {
+    pub(crate) fn plan(workers: usize, hugepages: bool) -> Plan {
         let shape = Shape {
             protocol: Protocol::Udp,
             ipv6: false,
@@ -155,10 +163,11 @@ pub(super) mod tests {
             cpus: (2 - workers..2).collect(),
             machine_cpus: 2,
             hugepages,
+            configures_services: true,
         }
     }
 
-    pub(in crate::forward) fn nat(protocol: Protocol) -> Plan {
+    pub(crate) fn nat(protocol: Protocol) -> Plan {
         let plan = plan(1, false);
         let shape = Shape { protocol, ..plan.rules.shape };
         let rules = Rules::hashed(&shape, Forwarding::new(Mode::Nat, None, None).unwrap());

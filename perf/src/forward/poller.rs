@@ -8,7 +8,7 @@ use anyhow::Result;
 use std::time::{Duration, Instant};
 
 /// A program with polling threads.
-pub(super) trait Poller {
+pub(crate) trait Poller {
     /// Packets it has sent since its start.
     fn packets(&mut self) -> Result<u64>;
 
@@ -23,22 +23,40 @@ pub(super) trait Poller {
 }
 
 /// Where a poller stood at a moment.
-struct Sample {
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
     packets: u64,
     cpu: Vec<Duration>,
     at: Instant,
 }
 
-fn sample(poller: &mut impl Poller) -> Result<Sample> {
-    poller.check()?;
-    let packets = poller.packets()?;
-    let process = poller.process();
-    let cpu = poller.threads().iter().map(|thread| cpu_of(process, *thread)).collect::<Result<_>>()?;
-    Ok(Sample { packets, cpu, at: Instant::now() })
+impl Sample {
+    /// Now, after `packets` packets.
+    pub(crate) fn at(poller: &impl Poller, packets: u64) -> Result<Self> {
+        let process = poller.process();
+        let cpu = poller.threads().iter().map(|thread| cpu_of(process, *thread)).collect::<Result<_>>()?;
+        Ok(Self { packets, cpu, at: Instant::now() })
+    }
+
+    fn take(poller: &mut impl Poller) -> Result<Self> {
+        poller.check()?;
+        let packets = poller.packets()?;
+        Self::at(poller, packets)
+    }
+
+    /// The time between.
+    pub(crate) fn until(&self, later: &Self) -> Window {
+        let cpu = later.cpu.iter().zip(&self.cpu).map(|(later, earlier)| later.saturating_sub(*earlier));
+        Window {
+            packets: later.packets.saturating_sub(self.packets),
+            wall: later.at - self.at,
+            cpu: cpu.collect(),
+        }
+    }
 }
 
 /// Watches a poller for `count` windows of this length, one after the other.
-pub(super) fn watch(
+pub(crate) fn watch(
     poller: &mut impl Poller,
     count: usize,
     length: Duration,
@@ -46,20 +64,11 @@ pub(super) fn watch(
     progress: &mut Progress,
 ) -> Result<Vec<Window>> {
     let mut windows = Vec::with_capacity(count);
-    let mut before = sample(poller)?;
+    let mut before = Sample::take(poller)?;
     for _ in 0..count {
         interrupt.sleep(length)?;
-        let after = sample(poller)?;
-        let window = Window {
-            packets: after.packets.saturating_sub(before.packets),
-            wall: after.at - before.at,
-            cpu: after
-                .cpu
-                .iter()
-                .zip(&before.cpu)
-                .map(|(after, before)| after.saturating_sub(*before))
-                .collect(),
-        };
+        let after = Sample::take(poller)?;
+        let window = before.until(&after);
         progress.window(&window);
         windows.push(window);
         before = after;

@@ -22,7 +22,7 @@ const GRAIN: Duration = Duration::from_millis(1);
 
 /// What it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Sends every frame back where it came from, with its MAC addresses swapped.
     Control,
     /// Carries frames from a file to the link, and what comes back to nowhere.
@@ -31,14 +31,14 @@ pub(super) enum Role {
 
 /// A running testpmd.
 #[derive(Debug)]
-pub(super) struct Testpmd {
+pub(crate) struct Testpmd {
     program: Program,
     threads: Vec<u32>,
 }
 
 impl Testpmd {
     /// Starts it and its forwarding.
-    pub(super) fn start(
+    pub(crate) fn start(
         role: Role,
         plan: &Plan,
         devices: &Devices,
@@ -62,7 +62,7 @@ impl Testpmd {
     }
 
     /// Ends it.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         // Its own way out; one that has hung up is ended the hard way below.
         let _ = self.program.type_line("quit");
         self.program.end()
