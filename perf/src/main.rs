@@ -14,6 +14,8 @@ mod machine;
 mod pcap;
 mod progress;
 mod results;
+#[cfg(test)]
+mod schema;
 mod table;
 mod times;
 mod traffic;
@@ -41,14 +43,21 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let results = match &cli.command {
+    let output = cli.command.output();
+    window::require(output.least_share);
+    let mut results = match &cli.command {
         Command::Forward(arguments) => forward::run(arguments, &interrupt)?,
         Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
         Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
         Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
         Command::Control(arguments) => changes::run(arguments, &interrupt)?,
     };
-    if let Some(path) = &cli.command.output().json {
+    if output.least_share < window::LEAST_PERCENT {
+        for result in &mut results {
+            result.parameters.insert("least_share".to_owned(), output.least_share.into());
+        }
+    }
+    if let Some(path) = &output.json {
         results::save(path, &results)?;
     }
     Ok(())

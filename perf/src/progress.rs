@@ -1,7 +1,7 @@
 //! What a long run is doing, on standard error.
 
 use crate::table::{grouped, millions};
-use crate::window::{LEAST_SHARE, Window};
+use crate::window::{Window, least_percent};
 use std::time::{Duration, Instant};
 
 /// How often a step that takes long says how far it is.
@@ -41,7 +41,7 @@ impl Progress {
             let rate = 1e9 / window.ns_per_packet();
             self.step(&format!("  {} packets/CPU-s, {share:.1} % of the CPU", millions(rate)));
         } else {
-            let least = LEAST_SHARE * 100.0;
+            let least = least_percent();
             self.step(&format!("  a window with {share:.1} % of the CPU, less than {least:.0} %: discarded"));
         }
     }

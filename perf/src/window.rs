@@ -1,10 +1,25 @@
 //! Windows of time, which of them count, and what they come to.
 
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The share of its CPU below which a poller was disturbed, and its window says nothing about its speed.
-pub(crate) const LEAST_SHARE: f64 = 0.93;
+/// The share of its CPU below which a poller was disturbed, and its window says nothing about its speed; in percent.
+pub(crate) const LEAST_PERCENT: f64 = 93.0;
+
+/// The same as the user wants it in this invocation.
+static LEAST: OnceLock<f64> = OnceLock::new();
+
+/// Windows count from this percentage of a CPU on. To be said once, before there are any.
+pub(crate) fn require(percent: f64) {
+    // Nobody else says it.
+    let _ = LEAST.set(percent);
+}
+
+/// From which percentage of a CPU on windows count.
+pub(crate) fn least_percent() -> f64 {
+    LEAST.get().copied().unwrap_or(LEAST_PERCENT)
+}
 
 /// What pollers did in one stretch of time.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +41,7 @@ impl Window {
 
     /// Whether it counts.
     pub(crate) fn counts(&self) -> bool {
-        self.packets > 0 && self.share() >= LEAST_SHARE
+        self.packets > 0 && self.share() * 100.0 >= least_percent()
     }
 
     fn cpu_seconds(&self) -> f64 {

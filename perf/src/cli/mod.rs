@@ -51,16 +51,26 @@ impl Command {
     }
 }
 
-/// Where results go beside the terminal.
+/// Where results go beside the terminal, and which windows count.
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// Write results as JSON (perf/schema/results.schema.json)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Count windows in which a poller had at least so much of its CPU; below 93 figures say little
+    #[arg(long, value_name = "PERCENT", default_value_t = crate::window::LEAST_PERCENT, value_parser = percent)]
+    pub(crate) least_share: f64,
 }
 
 fn burst(text: &str) -> Result<usize, String> {
     crate::traffic::within(text, 1, dataplane::pipeline::BURST)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err("give a percentage from 0 to 100".to_owned()),
+    }
 }
 
 fn factor(text: &str) -> Result<f64, String> {

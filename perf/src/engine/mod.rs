@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::results::{Measurement, Parameters};
 use crate::table::grouped;
 use crate::traffic::{Forwarding, FrameLength, Shape};
-use crate::window::{Figures, LEAST_SHARE, Window};
+use crate::window::{Figures, Window, least_percent};
 use anyhow::{Context, Result, bail};
 use dataplane::address::Address;
 use dataplane::connection::Size;
@@ -200,7 +200,7 @@ fn parameters(arguments: &EngineArguments, rules: &Rules) -> Parameters {
 /// Figures of a loop's windows; an error when none counts.
 pub(crate) fn figures(name: &str, windows: &[Window], machine: &Machine) -> Result<Figures> {
     Figures::of(windows, machine.tsc_ghz).with_context(|| {
-        let least = LEAST_SHARE * 100.0;
+        let least = least_percent();
         format!("{name} never had {least:.0} % of its CPU: other programs run on this machine")
     })
 }

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::results::{Control, Measurement, Parameters};
 use crate::table::{Table, grouped, millions};
 use crate::traffic::{Forwarding, Mode, Shape};
-use crate::window::{Figures, LEAST_SHARE, Window};
+use crate::window::{Figures, Window, least_percent};
 use anyhow::{Context, Result, bail};
 use devices::Devices;
 use director::Director;
@@ -160,7 +160,7 @@ fn figures(who: &str, windows: &[Window], machine: &Machine) -> Result<Figures> 
     Figures::of(windows, machine.tsc_ghz).with_context(|| {
         format!(
             "{who} never had {:.0} % of its CPU in any of {} windows: other programs run on this machine",
-            LEAST_SHARE * 100.0,
+            least_percent(),
             windows.len()
         )
     })
