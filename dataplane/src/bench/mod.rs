@@ -3,8 +3,10 @@
 
 mod director;
 mod frame;
+mod lean;
 mod sink;
 
 pub use director::{Director, DirectorConfig};
 pub use frame::Frame;
+pub use lean::{LeanPacket, Roundabout};
 pub use sink::{MemorySink, Outcome};

@@ -1,10 +1,10 @@
 //! Bursts of frames in small buffers, made and given back.
 
-use super::packet::{LeanPacket, Roundabout};
 use super::timing::Turns;
 use super::{BURST, PORT};
 use crate::traffic::Frames;
 use anyhow::{Result, bail};
+use dataplane::bench::{LeanPacket, Roundabout};
 use dataplane::engine::Sink;
 use dataplane::id::Ticks;
 use dataplane::packet::Packet;

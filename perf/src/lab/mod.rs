@@ -2,7 +2,6 @@
 
 mod feed;
 mod order;
-mod packet;
 mod rules;
 mod timing;
 
@@ -10,6 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::traffic::{DIRECTOR_MAC, Frames, Mode, Protocol, Segment, Sender};
 use anyhow::{Context, Result, bail};
+use dataplane::bench::LeanPacket;
 use dataplane::connection::HashKey;
 use dataplane::counters::{Counter, DropReason, WorkerCounters};
 use dataplane::engine::{Engine, EngineConfig, Shared, SharedLimits};
@@ -19,7 +19,6 @@ use dataplane::snapshot::Snapshot;
 use dataplane::steering::Steering;
 pub(crate) use feed::{Feed, Generator, Preparation, check};
 pub(crate) use order::Order;
-use packet::LeanPacket;
 pub(crate) use rules::Rules;
 use std::collections::BTreeMap;
 use std::sync::Arc;

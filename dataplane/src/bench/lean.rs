@@ -1,10 +1,10 @@
 //! Packet buffers that go round: what the engine sends comes back to be filled again, and nothing is allocated.
 
-use dataplane::counters::{Counter, WorkerCounters};
-use dataplane::engine::{Event, Redirected, Sink};
-use dataplane::exception::PuntClass;
-use dataplane::id::{PortId, WorkerId};
-use dataplane::packet::Packet;
+use crate::counters::{Counter, WorkerCounters};
+use crate::engine::{Event, Redirected, Sink};
+use crate::exception::PuntClass;
+use crate::id::{PortId, WorkerId};
+use crate::packet::Packet;
 
 /// Room for outer headers: IPv6, UDP, GUE.
 const HEADROOM: u16 = 64;
@@ -23,7 +23,7 @@ struct Buffer {
 
 /// A frame in a small buffer; it starts on a cache line.
 #[derive(Debug)]
-pub(crate) struct LeanPacket(Box<Buffer>);
+pub struct LeanPacket(Box<Buffer>);
 
 impl LeanPacket {
     fn new() -> Self {
@@ -31,11 +31,11 @@ impl LeanPacket {
     }
 
     /// Longest frame.
-    pub(crate) const ROOM: usize = ROOM as usize;
+    pub const ROOM: usize = ROOM as usize;
 
     /// All the room there is, to be written; then [`Self::cut`].
     #[inline(always)]
-    pub(crate) fn reset(&mut self) -> &mut [u8] {
+    pub fn reset(&mut self) -> &mut [u8] {
         self.0.start = HEADROOM;
         self.0.length = ROOM;
         self.data_mut()
@@ -44,7 +44,7 @@ impl LeanPacket {
     /// Keeps the first `length` bytes.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "at most the room there is")]
-    pub(crate) fn cut(&mut self, length: usize) {
+    pub fn cut(&mut self, length: usize) {
         self.0.length = length.min(Self::ROOM) as u16;
     }
 }
@@ -100,14 +100,22 @@ impl Packet for LeanPacket {
 
 /// Source and sink of the engine's packets.
 #[derive(Debug)]
-pub(crate) struct Roundabout {
+pub struct Roundabout {
     free: Vec<LeanPacket>,
     transmitted: u64,
     bytes: u64,
 }
 
+impl Default for Roundabout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Roundabout {
-    pub(crate) fn new() -> Self {
+    /// All buffers free.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             free: std::iter::repeat_with(LeanPacket::new).take(BUFFERS).collect(),
             transmitted: 0,
@@ -117,13 +125,13 @@ impl Roundabout {
 
     /// A buffer to fill. Those that the engine dropped are made anew.
     #[inline(always)]
-    pub(crate) fn take(&mut self) -> LeanPacket {
+    pub fn take(&mut self) -> LeanPacket {
         self.free.pop().unwrap_or_else(LeanPacket::new)
     }
 
     /// Counts what was sent since the last call, as a worker does at the end of its turn.
     #[inline(always)]
-    pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
+    pub fn flush(&mut self, counters: &WorkerCounters) {
         counters.add(Counter::Transmitted, std::mem::take(&mut self.transmitted));
         counters.add(Counter::TransmittedBytes, std::mem::take(&mut self.bytes));
     }
