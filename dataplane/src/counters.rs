@@ -279,9 +279,22 @@ pub struct DestinationCounts {
     pub out_bytes: AtomicU64,
     /// Whether this worker's connections are in [`SharedCounts`] too.
     folded: AtomicBool,
+    /// Whether this worker's schedulers want to know of changes, and whether one waits to be told.
+    watched: AtomicBool,
+    changed: AtomicBool,
+    /// The next destination in the chain of those that changed.
+    next_changed: AtomicU32,
 }
 
+/// The end of a chain of destinations.
+const NO_DESTINATION: u32 = u32::MAX;
+
 impl DestinationCounts {
+    /// Changes are to be told from now on.
+    pub(crate) fn watch(&self) {
+        self.watched.store(true, Relaxed);
+    }
+
     /// Counts a packet from a client of `bytes` IP bytes.
     #[inline(always)]
     pub fn count_in(&self, bytes: u64) {
@@ -372,6 +385,8 @@ fn check(server: IpAddr) -> u16 {
 #[derive(Debug)]
 pub struct DestinationTable {
     workers: Box<[Arc<[DestinationCounts]>]>,
+    /// By worker: its first watched destination whose counts have changed.
+    changed: Box<[CachePadded<AtomicU32>]>,
     shared: Box<[SharedCounts]>,
 }
 
@@ -416,6 +431,9 @@ impl DestinationTable {
         Self {
             workers: std::iter::repeat_with(|| defaults(destinations).collect()).take(workers).collect(),
             shared: defaults(destinations).collect(),
+            changed: std::iter::repeat_with(|| CachePadded::new(AtomicU32::new(NO_DESTINATION)))
+                .take(workers)
+                .collect(),
         }
     }
 
@@ -443,6 +461,28 @@ impl DestinationTable {
     #[must_use]
     pub fn of(&self, worker: WorkerId, slot: DestinationSlot) -> &DestinationCounts {
         &self.workers[worker.index()][slot.index()]
+    }
+
+    /// Has the worker's schedulers told of a change, where they want to know.
+    #[inline]
+    fn note(&self, worker: WorkerId, slot: DestinationSlot) {
+        let (line, changed) = (self.of(worker, slot), &self.changed[worker.index()]);
+        if line.watched.load(Relaxed) && !line.changed.load(Relaxed) {
+            line.changed.store(true, Relaxed);
+            line.next_changed.store(changed.load(Relaxed), Relaxed);
+            changed.store(slot.0, Relaxed);
+        }
+    }
+
+    /// A watched destination whose counts the worker has changed since this was last asked; for that worker only.
+    #[inline]
+    pub(crate) fn take_change(&self, worker: WorkerId) -> Option<DestinationSlot> {
+        let changed = &self.changed[worker.index()];
+        let slot = DestinationSlot(changed.load(Relaxed));
+        let line = self.workers[worker.index()].get(slot.index())?;
+        changed.store(line.next_changed.load(Relaxed), Relaxed);
+        line.changed.store(false, Relaxed);
+        Some(slot)
     }
 
     /// What the workers share.
@@ -493,6 +533,7 @@ impl DestinationTable {
         self.shared(slot).active.fetch_add(active, Relaxed);
         self.shared(slot).total.fetch_add(active.wrapping_add(inactive), Relaxed);
         line.folded.store(true, Relaxed);
+        self.note(worker, slot);
     }
 
     /// Counts a new connection. `reserved` says that [`Self::reserve`] has already counted it in the shared total.
@@ -513,6 +554,7 @@ impl DestinationTable {
             if activity == Activity::Active {
                 self.shared(slot).active.fetch_add(1, Relaxed);
             }
+            self.note(worker, slot);
         }
     }
 
@@ -528,6 +570,7 @@ impl DestinationTable {
         if line.folded.load(Relaxed) {
             let delta = if to == Activity::Active { 1 } else { u32::MAX };
             self.shared(slot).active.fetch_add(delta, Relaxed);
+            self.note(worker, slot);
         }
     }
 
@@ -554,6 +597,7 @@ impl DestinationTable {
         if left < lower_threshold(upper, lower) {
             shared.overloaded.store(false, Relaxed);
         }
+        self.note(worker, slot);
     }
 
     /// The sums a listing shows.
@@ -617,6 +661,31 @@ mod tests {
 
     const WORKER: WorkerId = WorkerId(0);
     const SLOT: DestinationSlot = DestinationSlot(0);
+
+    #[test]
+    fn a_destinations_counts_of_a_worker_are_one_line() {
+        assert_eq!(size_of::<DestinationCounts>(), 64);
+        assert_eq!(size_of::<SharedCounts>(), 64);
+    }
+
+    #[test]
+    fn watched_destinations_are_told_of_once_however_often_they_change() {
+        let table = DestinationTable::new(2, 3);
+        let slots = [0, 1, 2].map(DestinationSlot);
+        for slot in slots {
+            table.fold(WORKER, slot);
+        }
+        table.of(WORKER, slots[1]).watch();
+        table.of(WORKER, slots[2]).watch();
+        for slot in [slots[0], slots[1], slots[2], slots[1]] {
+            table.opened(WORKER, slot, Activity::Inactive, false);
+        }
+        table.changed(WORKER, slots[1], Activity::Active);
+        let told = [(); 3].map(|()| table.take_change(WORKER));
+        assert_eq!(told, [Some(slots[2]), Some(slots[1]), None]);
+        table.closed(WORKER, slots[1], Activity::Active, 0, 0);
+        assert_eq!((table.take_change(WORKER), table.take_change(WorkerId(1))), (Some(slots[1]), None));
+    }
 
     #[test]
     fn labels_are_unique_and_explained() {

@@ -16,7 +16,7 @@ use crate::ftp::Controls;
 use crate::id::{DestinationSlot, PortId, ServiceSlot, Ticks, WorkerId};
 use crate::packet::Packet;
 use crate::pipeline::{Leaving, Lines, Owner, Parking, Piece, Slots, Turn};
-use crate::scheduler::{Cursor, Localities, Random};
+use crate::scheduler::{Cursor, Localities, Random, Standings};
 use crate::snapshot::Snapshot;
 use crate::steering::Steering;
 use crate::steering::fragments::{FragmentKey, FragmentMap, MOST_PIECES};
@@ -99,6 +99,7 @@ pub(crate) struct Core<P> {
     pub(crate) cursors: Box<[Cursor]>,
     pub(crate) random: Random,
     pub(crate) localities: Localities,
+    pub(crate) standings: Standings,
     pub(crate) parking: Parking<P>,
     pub(crate) fragments: FragmentMap<(P, PortId)>,
     /// The pieces behind the first one of a datagram, while that is on its way: they fare as it does.
@@ -143,6 +144,7 @@ impl<P: Packet> Engine<P> {
     /// The memory is not to be had.
     pub fn new(config: &EngineConfig, shared: Arc<Shared>, now: Ticks) -> Result<Self, EngineError> {
         let mut random = Random::seeded(config.seed);
+        let destinations = shared.destinations.capacity();
         Ok(Self {
             core: Core {
                 id: config.id,
@@ -151,6 +153,7 @@ impl<P: Packet> Engine<P> {
                 owner: Owner::new(config.workers, config.steering, config.trusted_rss.clone()),
                 cursors: vec![Cursor::start(config.id); config.services].into_boxed_slice(),
                 localities: Localities::new(config.localities, config.services, random.bits()),
+                standings: Standings::new(config.id, config.services, destinations),
                 random,
                 parking: Parking::new(config.parked),
                 fragments: FragmentMap::new(config.fragments, config.fragments, config.hash_key.0),
@@ -311,7 +314,7 @@ impl<P: Packet> Core<P> {
 
     /// A millisecond's housekeeping: the schedulers' caches, and templates on worker 0.
     fn tidy(&mut self, snapshot: &Snapshot, now: Ticks) {
-        self.localities.tidy(snapshot, now, LOCALITY_BUDGET, &*self.shared);
+        self.localities.tidy(snapshot, now, LOCALITY_BUDGET, &self.shared.destinations);
         self.counters().set(Counter::LocalityFull, self.localities.refused());
         if self.id == WorkerId(0) {
             let destinations = &self.shared.destinations;

@@ -1,8 +1,8 @@
 //! What all engines of a director share: counters, templates, published cursors.
 
 use crate::counters::{DestinationTable, WorkerCounters};
-use crate::id::{DestinationSlot, ServiceSlot, WorkerId};
-use crate::scheduler::{Cursor, Loads};
+use crate::id::{ServiceSlot, WorkerId};
+use crate::scheduler::Cursor;
 use crate::template::Templates;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -63,28 +63,5 @@ impl Shared {
     pub fn bytes(&self) -> usize {
         let cursors: usize = self.cursors.iter().map(|worker| worker.len() * size_of::<AtomicU32>()).sum();
         cursors + self.destinations.bytes() + self.templates.bytes()
-    }
-}
-
-impl Loads for Shared {
-    fn overloaded(&self, slot: DestinationSlot) -> bool {
-        self.destinations.shared(slot).overloaded.load(Relaxed)
-    }
-
-    fn active(&self, slot: DestinationSlot) -> u32 {
-        self.destinations.shared(slot).active.load(Relaxed)
-    }
-
-    fn inactive(&self, slot: DestinationSlot) -> u32 {
-        let shared = self.destinations.shared(slot);
-        shared.total.load(Relaxed).saturating_sub(shared.active.load(Relaxed))
-    }
-
-    fn hold(&self, slot: DestinationSlot) {
-        self.destinations.shared(slot).cached.fetch_add(1, Relaxed);
-    }
-
-    fn release(&self, slot: DestinationSlot) {
-        self.destinations.shared(slot).cached.fetch_sub(1, Relaxed);
     }
 }

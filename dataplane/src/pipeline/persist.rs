@@ -23,16 +23,16 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) -> Result<Choice, Fate> {
         let key = template_key(&service.key, persistence, tuple);
-        let shared = self.shared.clone();
-        if let Some((handle, slot)) = shared.templates.find(&key, turn.now) {
+        if let Some((handle, slot)) = self.shared.templates.find(&key, turn.now) {
             if takes_templates(slot, turn.snapshot) {
-                shared.templates.restart(handle, turn.now);
+                self.shared.templates.restart(handle, turn.now);
                 self.counters().add(Counter::TemplateHits, 1);
                 return Ok(self.by_template(service, slot, handle));
             }
-            shared.templates.invalidate(handle);
+            self.shared.templates.invalidate(handle);
         }
         let (slot, reserved) = self.schedule(service, tuple, turn.now)?;
+        let shared = &*self.shared;
         let release = || {
             if reserved {
                 shared.destinations.release(slot);

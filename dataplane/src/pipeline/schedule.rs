@@ -134,11 +134,16 @@ impl<P: Packet> Core<P> {
             destination: tuple.destination.ip(),
             now,
         };
-        let mut own = Own { cursor, random: &mut self.random, localities: &mut self.localities };
+        let mut own = Own {
+            cursor,
+            random: &mut self.random,
+            localities: &mut self.localities,
+            standings: &mut self.standings,
+        };
+        let loads = &self.shared.destinations;
         // A destination that another worker fills between choice and reservation is overloaded in the next round.
         for _ in 0..=service.candidates.len() {
-            let index =
-                scheduler::choose(service, &request, &mut own, &*self.shared).ok_or(Fate::NoDestination)?;
+            let index = scheduler::choose(service, &request, &mut own, loads).ok_or(Fate::NoDestination)?;
             self.shared.publish_cursor(self.id, service.slot, own.cursor.position);
             let candidate = service.candidates[index];
             if !service.shared_counts {

@@ -5,8 +5,8 @@
 //!
 //! A remembered destination takes connections above its threshold too: the kernel does not look.
 
-use super::{Loads, Own, Request, Scheduler, least, load};
-use crate::snapshot::{Candidate, ServiceView};
+use super::{Loads, Own, Request, Scheduler, Standings};
+use crate::snapshot::{Candidate, SchedulerKind, ServiceView};
 
 /// lblc.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ impl Scheduler for LocalityLeastConnections {
         let (cache, now) = (&mut *own.localities, request.now);
         let entry = cache.find(service, request.destination, now, loads);
         let Some(entry) = entry else {
-            let chosen = least(service, loads, |slot| load(slot, loads))?;
+            let chosen = own.standings.least(SchedulerKind::Lblc, service, loads)?;
             cache.insert(service, request.destination, chosen, now, loads);
             return Some(chosen);
         };
@@ -32,11 +32,11 @@ impl Scheduler for LocalityLeastConnections {
         let place = remembered.and_then(|(_, member)| member.place());
         if let Some(candidate) = place.and_then(|place| service.candidates.get(place))
             && candidate.weight > 0
-            && !is_hot(candidate, service, loads)
+            && !is_hot(candidate, service, own.standings, loads)
         {
             return place;
         }
-        let chosen = least(service, loads, |slot| load(slot, loads))?;
+        let chosen = own.standings.least(SchedulerKind::Lblc, service, loads)?;
         if place != Some(chosen) {
             if let Some((number, _)) = remembered {
                 cache.remove(entry, number, now, loads);
@@ -49,10 +49,11 @@ impl Scheduler for LocalityLeastConnections {
 
 /// Whether a destination has more active connections than its weight while another one has less than half of its own.
 #[inline]
-pub(super) fn is_hot(candidate: &Candidate, service: &ServiceView, loads: &impl Loads) -> bool {
-    loads.active(candidate.slot) > candidate.weight
-        && service
-            .candidates
-            .iter()
-            .any(|other| !other.removed && u64::from(loads.active(other.slot)) * 2 < u64::from(other.weight))
+pub(super) fn is_hot(
+    candidate: &Candidate,
+    service: &ServiceView,
+    standings: &mut Standings,
+    loads: &impl Loads,
+) -> bool {
+    loads.active(candidate.slot) > candidate.weight && standings.has_idle(service, loads)
 }

@@ -5,8 +5,8 @@
 
 use super::lblc::is_hot;
 use super::locality::{EntryId, Member};
-use super::{Loads, Localities, Own, Request, Scheduler, least, load, open};
-use crate::snapshot::{Candidate, ServiceView};
+use super::{Loads, Localities, Own, Request, Scheduler, load, open};
+use crate::snapshot::{Candidate, SchedulerKind, ServiceView};
 
 /// lblcr.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ impl Scheduler for ReplicatedLocality {
         let (cache, now) = (&mut *own.localities, request.now);
         let entry = cache.find(service, request.destination, now, loads);
         let Some(entry) = entry else {
-            let chosen = least(service, loads, |slot| load(slot, loads))?;
+            let chosen = own.standings.least(SchedulerKind::Lblcr, service, loads)?;
             cache.insert(service, request.destination, chosen, now, loads);
             return Some(chosen);
         };
@@ -35,11 +35,11 @@ impl Scheduler for ReplicatedLocality {
             cache.remove(entry, number, now, loads);
         }
         if let Some((place, candidate)) = least_loaded
-            && !is_hot(candidate, service, loads)
+            && !is_hot(candidate, service, own.standings, loads)
         {
             return Some(place);
         }
-        let chosen = least(service, loads, |slot| load(slot, loads))?;
+        let chosen = own.standings.least(SchedulerKind::Lblcr, service, loads)?;
         cache.add(entry, service, chosen, now, loads);
         Some(chosen)
     }

@@ -1,7 +1,7 @@
 //! Least connections (`ip_vs_lc`): the usable destination with the smallest load, the first of equals in list order.
 
-use super::{Loads, Own, Request, Scheduler, load, usable};
-use crate::snapshot::ServiceView;
+use super::{Loads, Own, Request, Scheduler};
+use crate::snapshot::{SchedulerKind, ServiceView};
 
 /// lc.
 #[derive(Debug, Clone, Copy)]
@@ -9,17 +9,7 @@ pub struct LeastConnections;
 
 impl Scheduler for LeastConnections {
     #[inline]
-    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
-        let mut least: Option<(usize, u64)> = None;
-        for (index, candidate) in service.candidates.iter().enumerate() {
-            if !usable(candidate, loads) {
-                continue;
-            }
-            let own = load(candidate.slot, loads);
-            if least.is_none_or(|(_, load)| own < load) {
-                least = Some((index, own));
-            }
-        }
-        least.map(|(index, _)| index)
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        own.standings.least(SchedulerKind::Lc, service, loads)
     }
 }

@@ -57,6 +57,22 @@ impl Permutation {
     }
 }
 
+/// The slots that have a destination, a bit each: of a hundred slots that are tried, few are free, and the bits of the largest
+/// table lie in the first-level cache, as its slots do not.
+struct Taken(Vec<u64>);
+
+impl Taken {
+    #[inline(always)]
+    fn contains(&self, slot: u32) -> bool {
+        self.0[slot as usize / 64] >> (slot % 64) & 1 != 0
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, slot: u32) {
+        self.0[slot as usize / 64] |= 1 << (slot % 64);
+    }
+}
+
 /// The table for a list of destinations.
 pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u16]> {
     let mut list: Vec<(u16, Share)> = (0..NOBODY).zip(list).collect();
@@ -86,13 +102,15 @@ pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u
             }
         })
         .collect();
+    let mut taken = Taken(vec![0; size as usize / 64 + 1]);
     let mut left = size;
     while left > 0 {
         for one in &mut permutations {
             for _ in 0..one.turns.min(left) {
-                while table[one.next as usize] != NOBODY {
+                while taken.contains(one.next) {
                     one.step(size);
                 }
+                taken.insert(one.next);
                 table[one.next as usize] = one.place;
                 one.step(size);
                 left -= 1;

@@ -5,7 +5,7 @@
 //! cursor stands on it: what follows it is what follows the predecessor that the kernel's pointer would have moved to.
 //!
 //! A choice allocates nothing and waits for nobody. dh, sh and mh look into a table ([`ServiceView::table`]) that the editor
-//! fills when the list changes; the counting schedulers walk the list once.
+//! fills when the list changes; the counting schedulers walk the list once, or run a race where it is long ([`Standings`]).
 
 mod cursor;
 mod dh;
@@ -14,6 +14,7 @@ mod hash;
 mod lblc;
 mod lblcr;
 mod lc;
+mod loads;
 mod locality;
 mod mh;
 mod nq;
@@ -22,6 +23,7 @@ mod random;
 mod rr;
 mod sed;
 mod sh;
+mod standings;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,6 +37,7 @@ pub use fo::FailOver;
 pub use lblc::LocalityLeastConnections;
 pub use lblcr::ReplicatedLocality;
 pub use lc::LeastConnections;
+pub use loads::Loads;
 pub use locality::Localities;
 pub use mh::MaglevHashing;
 pub use nq::NeverQueue;
@@ -43,6 +46,7 @@ pub use random::Random;
 pub use rr::RoundRobin;
 pub use sed::ShortestExpectedDelay;
 pub use sh::SourceHashing;
+pub use standings::Standings;
 pub(crate) use table::{Share, table};
 pub use twos::TwoChoices;
 pub use wlc::WeightedLeastConnections;
@@ -51,23 +55,9 @@ pub(crate) use wrr::{greatest_common_divisor, wrr_adjust};
 
 use crate::id::{DestinationSlot, Ticks};
 use crate::snapshot::{Candidate, SchedulerKind, ServiceView, scheduler_flags};
+use loads::Idle;
+use standings::Burden;
 use std::net::IpAddr;
-
-/// What a scheduler may ask about destinations, and tell. Counts are those of the whole director.
-pub trait Loads {
-    /// Whether the destination has reached its upper threshold.
-    fn overloaded(&self, slot: DestinationSlot) -> bool;
-    /// Connections in an active state.
-    fn active(&self, slot: DestinationSlot) -> u32;
-    /// The other connections.
-    fn inactive(&self, slot: DestinationSlot) -> u32;
-
-    /// A cache names the destination from now on: it keeps its slot when it is removed.
-    fn hold(&self, _: DestinationSlot) {}
-
-    /// Takes one [`Loads::hold`] back.
-    fn release(&self, _: DestinationSlot) {}
-}
 
 /// The packet that opens a connection, as schedulers see it.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +90,8 @@ pub struct Own<'a> {
     pub random: &'a mut Random,
     /// The destinations of addresses, for lblc and lblcr.
     pub localities: &'a mut Localities,
+    /// Who is preferred among many.
+    pub standings: &'a mut Standings,
 }
 
 /// A scheduling algorithm.
@@ -149,7 +141,13 @@ fn usable(candidate: &Candidate, loads: &impl Loads) -> bool {
 /// Whether `candidate` is in the list and below its threshold, whatever its weight.
 #[inline(always)]
 fn open(candidate: &Candidate, loads: &impl Loads) -> bool {
-    !candidate.removed && (candidate.upper_threshold == 0 || !loads.overloaded(candidate.slot))
+    !candidate.removed && open_at(candidate.slot, candidate.upper_threshold, loads)
+}
+
+/// Whether a destination is below its threshold.
+#[inline(always)]
+fn open_at(slot: DestinationSlot, upper_threshold: u32, loads: &impl Loads) -> bool {
+    upper_threshold == 0 || !loads.overloaded(slot)
 }
 
 /// The kernel's measure of a destination's connections: an active one weighs as much as 256 inactive ones.
@@ -158,55 +156,23 @@ fn load(slot: DestinationSlot, loads: &impl Loads) -> u64 {
     u64::from(loads.active(slot)) * 256 + u64::from(loads.inactive(slot))
 }
 
-/// The usable destination with the smallest `measure` / weight, the first of equals. Quotients are compared by multiplying
-/// across; the products take more than 64 bits.
+/// The usable destination with the smallest burden, the first of equals.
 #[inline(always)]
-fn least(
+fn walk(
     service: &ServiceView,
     loads: &impl Loads,
-    measure: impl Fn(DestinationSlot) -> u64,
+    burden: impl Fn(&Candidate) -> Option<Burden>,
 ) -> Option<usize> {
-    let mut least: Option<(usize, u64, u32)> = None;
+    let mut least: Option<(usize, Burden)> = None;
     for (index, candidate) in service.candidates.iter().enumerate() {
         if !usable(candidate, loads) {
             continue;
         }
-        let own = measure(candidate.slot);
-        let lighter = least.is_none_or(|(_, measured, weight)| {
-            u128::from(measured) * u128::from(candidate.weight) > u128::from(own) * u128::from(weight)
-        });
-        if lighter {
-            least = Some((index, own, candidate.weight));
+        if let Some(own) = burden(candidate)
+            && least.is_none_or(|(_, least)| own.is_less(least))
+        {
+            least = Some((index, own));
         }
     }
-    least.map(|(index, ..)| index)
-}
-
-/// The destination of the greatest weight among those that `takes` admits, the first of equals.
-#[inline(always)]
-fn heaviest(service: &ServiceView, takes: impl Fn(&Candidate) -> bool) -> Option<usize> {
-    let mut heaviest: Option<(usize, u32)> = None;
-    for (index, candidate) in service.candidates.iter().enumerate() {
-        if takes(candidate) && heaviest.is_none_or(|(_, weight)| candidate.weight > weight) {
-            heaviest = Some((index, candidate.weight));
-        }
-    }
-    heaviest.map(|(index, _)| index)
-}
-
-/// No connections anywhere: by this cursors of the workers after the first are led to their first places.
-struct Idle;
-
-impl Loads for Idle {
-    fn overloaded(&self, _: DestinationSlot) -> bool {
-        false
-    }
-
-    fn active(&self, _: DestinationSlot) -> u32 {
-        0
-    }
-
-    fn inactive(&self, _: DestinationSlot) -> u32 {
-        0
-    }
+    least.map(|(index, _)| index)
 }

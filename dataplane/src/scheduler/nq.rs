@@ -3,9 +3,8 @@
 //!
 //! A datagram never makes an active connection, so all of a UDP service's go to the newest usable destination.
 
-use super::sed::shortest_delay;
-use super::{Loads, Own, Request, Scheduler, usable};
-use crate::snapshot::ServiceView;
+use super::{Loads, Own, Request, Scheduler};
+use crate::snapshot::{SchedulerKind, ServiceView};
 
 /// nq.
 #[derive(Debug, Clone, Copy)]
@@ -13,11 +12,7 @@ pub struct NeverQueue;
 
 impl Scheduler for NeverQueue {
     #[inline]
-    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
-        let idle = service
-            .candidates
-            .iter()
-            .position(|candidate| usable(candidate, loads) && loads.active(candidate.slot) == 0);
-        idle.or_else(|| shortest_delay(service, loads))
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        own.standings.least(SchedulerKind::Nq, service, loads)
     }
 }

@@ -3,8 +3,8 @@
 //! in the system (Nelson, Philips: "An approximation to the response time for shortest queue routing", SIGMETRICS 1989; Zhang,
 //! "Linux Virtual Server for Scalable Network Services", OLS 2000).
 
-use super::{Loads, Own, Request, Scheduler, least};
-use crate::snapshot::ServiceView;
+use super::{Loads, Own, Request, Scheduler};
+use crate::snapshot::{SchedulerKind, ServiceView};
 
 /// sed.
 #[derive(Debug, Clone, Copy)]
@@ -12,13 +12,7 @@ pub struct ShortestExpectedDelay;
 
 impl Scheduler for ShortestExpectedDelay {
     #[inline]
-    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
-        shortest_delay(service, loads)
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        own.standings.least(SchedulerKind::Sed, service, loads)
     }
-}
-
-/// sed's choice.
-#[inline(always)]
-pub(super) fn shortest_delay(service: &ServiceView, loads: &impl Loads) -> Option<usize> {
-    least(service, loads, |slot| u64::from(loads.active(slot)) + 1)
 }

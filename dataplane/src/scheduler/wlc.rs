@@ -1,8 +1,8 @@
 //! Weighted least connections (`ip_vs_wlc`): the usable destination with the smallest load / weight, the first of equals in
 //! list order.
 
-use super::{Loads, Own, Request, Scheduler, least, load};
-use crate::snapshot::ServiceView;
+use super::{Loads, Own, Request, Scheduler};
+use crate::snapshot::{SchedulerKind, ServiceView};
 
 /// wlc.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +10,7 @@ pub struct WeightedLeastConnections;
 
 impl Scheduler for WeightedLeastConnections {
     #[inline]
-    fn choose(service: &ServiceView, _: &Request, _: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
-        least(service, loads, |slot| load(slot, loads))
+    fn choose(service: &ServiceView, _: &Request, own: &mut Own<'_>, loads: &impl Loads) -> Option<usize> {
+        own.standings.least(SchedulerKind::Wlc, service, loads)
     }
 }

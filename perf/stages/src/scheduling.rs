@@ -4,7 +4,7 @@ use dataplane::counters::Activity;
 use dataplane::engine::{Shared, SharedLimits};
 use dataplane::flow::protocol;
 use dataplane::id::{DestinationSlot, ServiceSlot, Ticks, WorkerId};
-use dataplane::scheduler::{self, Cursor, Localities, Own, Random, Request};
+use dataplane::scheduler::{self, Cursor, Localities, Own, Random, Request, Standings};
 use dataplane::snapshot::editor::{DestinationSpec, Editor, Limits, ServiceSpec};
 use dataplane::snapshot::{Maglev, SchedulerKind, ServiceKey, Snapshot};
 use std::collections::VecDeque;
@@ -26,6 +26,7 @@ pub struct Service {
     cursor: Cursor,
     random: Random,
     localities: Localities,
+    standings: Standings,
     /// The newest last.
     connections: VecDeque<DestinationSlot>,
     most: usize,
@@ -48,6 +49,7 @@ impl Service {
             cursor: Cursor::start(WORKER),
             random: Random::seeded(1),
             localities: Localities::new(LOCALITIES, 1, 1),
+            standings: Standings::new(WORKER, 1, destinations as usize),
             connections: VecDeque::with_capacity(most + 1),
             most,
             clients: Random::seeded(2),
@@ -93,9 +95,13 @@ impl Service {
             destination: IpAddr::from([203, 0, e, f]),
             now: Ticks(1000),
         };
-        let mut own =
-            Own { cursor: &mut self.cursor, random: &mut self.random, localities: &mut self.localities };
-        let chosen = scheduler::choose(service, &request, &mut own, &self.shared)?;
+        let mut own = Own {
+            cursor: &mut self.cursor,
+            random: &mut self.random,
+            localities: &mut self.localities,
+            standings: &mut self.standings,
+        };
+        let chosen = scheduler::choose(service, &request, &mut own, &self.shared.destinations)?;
         service.candidates.get(chosen).map(|candidate| candidate.slot)
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::director::{Director, Shape};
 use crate::packets::{ACK, Checksums, LookUp, Parse, SYN, Steer};
+use crate::scheduling::Service;
 use dataplane::counters::Counter;
 use dataplane::id::Ticks;
 use dataplane::pipeline::BURST;
 use dataplane::snapshot::{Method, SchedulerKind, Tunnel};
 use std::error::Error;
+use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Work that is done over and over.
@@ -30,7 +32,7 @@ pub trait Stage {
 pub type Make = fn() -> Result<Box<dyn Stage>, Box<dyn Error>>;
 
 /// Every stage.
-pub const STAGES: [(&str, Make); 25] = [
+pub const STAGES: [(&str, Make); 28] = [
     ("parse ipv4 udp", || Ok(bursts(Parse::new(&UDP), |parse| parse.run()))),
     ("parse ipv4 tcp", || Ok(bursts(Parse::new(&TCP), |parse| parse.run()))),
     ("parse ipv6 tcp", || Ok(bursts(Parse::new(&Shape { ipv6: true, ..TCP }), |parse| parse.run()))),
@@ -51,6 +53,9 @@ pub const STAGES: [(&str, Make); 25] = [
     ("new connection wrr", || opened(SchedulerKind::Wrr)),
     ("new connection wlc", || opened(SchedulerKind::Wlc)),
     ("new connection mh", || opened(SchedulerKind::Mh)),
+    ("choice rr of 10,000", || chosen(SchedulerKind::Rr)),
+    ("choice wlc of 10,000", || chosen(SchedulerKind::Wlc)),
+    ("choice lblc of 10,000", || chosen(SchedulerKind::Lblc)),
     ("expiry", expired),
     ("checksum 1460 bytes", || Ok(bursts(Checksums::new(1460), |sums| sums.sum()))),
     ("checksum update", || Ok(bursts(Checksums::new(0), |sums| sums.update()))),
@@ -173,6 +178,16 @@ impl Stage for Opened {
         let open = self.director.open();
         (open == self.opened).then_some(()).ok_or_else(|| format!("{open} connections, not {}", self.opened))
     }
+}
+
+/// Choices among many destinations, each with the life of a connection around it.
+fn chosen(scheduler: SchedulerKind) -> Result<Box<dyn Stage>, Box<dyn Error>> {
+    let live = |service: &mut Service| {
+        for _ in 0..BURST {
+            black_box(service.live());
+        }
+    };
+    Ok(bursts(Service::new(scheduler, 10_000)?, live))
 }
 
 /// Connections that time out.

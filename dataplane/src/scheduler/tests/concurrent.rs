@@ -4,7 +4,7 @@ use super::{Dice, EPOCH, request};
 use crate::counters::Activity;
 use crate::engine::{Shared, SharedLimits};
 use crate::id::{DestinationSlot, WorkerId};
-use crate::scheduler::{Cursor, Localities, Own, Random, choose};
+use crate::scheduler::{Cursor, Localities, Own, Random, Standings, choose};
 use crate::snapshot::{DestinationSpec, Editor, Limits, SchedulerKind, ServiceKey, ServiceSpec};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,13 +18,19 @@ fn work(worker: u8, kind: SchedulerKind, shared: &Shared, open: &[AtomicU32], ed
     let service = snapshot.services.iter().flatten().next().unwrap();
     let (mut cursor, mut random) = (Cursor::start(WorkerId(worker)), Random::seeded(worker.into()));
     let mut localities = Localities::new(256, 1, 7);
+    let mut standings = Standings::new(WorkerId(worker), 1, DESTINATIONS.into());
     let mut dice = Dice::new(u64::from(worker) + 1);
     let mut mine: Vec<DestinationSlot> = Vec::new();
     let mut chosen = 0;
     for _ in 0..4000 {
         let request = request(&mut dice, EPOCH);
-        let mut own = Own { cursor: &mut cursor, random: &mut random, localities: &mut localities };
-        if let Some(index) = choose(service, &request, &mut own, shared) {
+        let mut own = Own {
+            cursor: &mut cursor,
+            random: &mut random,
+            localities: &mut localities,
+            standings: &mut standings,
+        };
+        if let Some(index) = choose(service, &request, &mut own, &shared.destinations) {
             let candidate = service.candidates[index];
             let slot = candidate.slot;
             shared.destinations.fold(WorkerId(worker), slot);

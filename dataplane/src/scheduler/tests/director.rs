@@ -2,7 +2,7 @@
 
 use crate::counters::{Activity, DestinationTable};
 use crate::id::{DestinationSlot, ServiceSlot, Ticks, WorkerId};
-use crate::scheduler::{Cursor, Loads, Localities, Own, Random, Request, choose};
+use crate::scheduler::{Cursor, Localities, Own, Random, Request, Standings, choose};
 use crate::snapshot::{
     Cursors, DestinationSpec, Editor, Limits, SchedulerKind, ServiceKey, ServiceSpec, Settings, Snapshot,
 };
@@ -21,37 +21,13 @@ pub(super) struct Director {
     snapshot: Snapshot,
     table: DestinationTable,
     cursors: Vec<Cursor>,
-    own: Vec<(Random, Localities)>,
+    own: Vec<(Random, Localities, Standings)>,
     service: ServiceSlot,
     spec: ServiceSpec,
     /// Addresses and ports of servers that are not at their usual ones.
     elsewhere: BTreeMap<u8, (IpAddr, u16)>,
     /// Milliseconds.
     now: u64,
-}
-
-struct Shared<'a>(&'a DestinationTable);
-
-impl Loads for Shared<'_> {
-    fn overloaded(&self, slot: DestinationSlot) -> bool {
-        self.0.shared(slot).overloaded.load(Relaxed)
-    }
-
-    fn active(&self, slot: DestinationSlot) -> u32 {
-        self.0.shared(slot).active.load(Relaxed)
-    }
-
-    fn inactive(&self, slot: DestinationSlot) -> u32 {
-        self.0.shared(slot).total.load(Relaxed) - self.active(slot)
-    }
-
-    fn hold(&self, slot: DestinationSlot) {
-        self.0.shared(slot).cached.fetch_add(1, Relaxed);
-    }
-
-    fn release(&self, slot: DestinationSlot) {
-        self.0.shared(slot).cached.fetch_sub(1, Relaxed);
-    }
 }
 
 struct Positions<'a>(&'a [Cursor]);
@@ -80,8 +56,11 @@ impl Director {
         let snapshot = editor.publish();
         let table = DestinationTable::new(workers.into(), DESTINATIONS as usize);
         let cursors = (0..workers).map(|worker| Cursor::start(WorkerId(worker))).collect();
-        let own = |worker| (Random::seeded(worker), Localities::new(CACHED, 4, worker));
-        let own = (0..workers).map(|worker| own(worker.into())).collect();
+        let own = |worker: u8| {
+            let standings = Standings::new(WorkerId(worker), 4, DESTINATIONS as usize);
+            (Random::seeded(worker.into()), Localities::new(CACHED, 4, worker.into()), standings)
+        };
+        let own = (0..workers).map(own).collect();
         let elsewhere = BTreeMap::new();
         let mut director = Self { editor, snapshot, table, cursors, own, service, spec, elsewhere, now };
         director.configure(Settings::default());
@@ -105,9 +84,9 @@ impl Director {
 
     pub(super) fn choose(&mut self, worker: u8, request: &Request) -> Option<u8> {
         let view = self.snapshot.service(self.service).unwrap();
-        let (random, localities) = &mut self.own[usize::from(worker)];
-        let mut own = Own { cursor: &mut self.cursors[usize::from(worker)], random, localities };
-        let index = choose(view, request, &mut own, &Shared(&self.table))?;
+        let (random, localities, standings) = &mut self.own[usize::from(worker)];
+        let mut own = Own { cursor: &mut self.cursors[usize::from(worker)], random, localities, standings };
+        let index = choose(view, request, &mut own, &self.table)?;
         let candidate = view.candidates[index];
         assert!(!candidate.removed && candidate.weight > 0);
         Some(self.name(candidate.slot))
@@ -156,7 +135,7 @@ impl Director {
 
     /// What an engine does when it sees a new snapshot.
     fn follow(&mut self) {
-        for (_, localities) in &mut self.own {
+        for (_, localities, _) in &mut self.own {
             localities.begin(self.snapshot.service(self.service).unwrap(), ticks(self.now));
         }
     }
@@ -164,20 +143,20 @@ impl Director {
     /// Lets time pass.
     pub(super) fn leap(&mut self, now: u64) {
         self.now = now;
-        for (_, localities) in &mut self.own {
-            localities.tidy(&self.snapshot, ticks(now), CACHED, &Shared(&self.table));
+        for (_, localities, _) in &mut self.own {
+            localities.tidy(&self.snapshot, ticks(now), CACHED, &self.table);
         }
     }
 
     pub(super) fn configure(&mut self, settings: Settings) {
-        for (_, localities) in &mut self.own {
+        for (_, localities, _) in &mut self.own {
             localities.configure(&settings);
         }
     }
 
     /// How many addresses remember each server.
     pub(super) fn remembered(&self) -> BTreeMap<u8, usize> {
-        assert!(self.own.iter().all(|(_, localities)| localities.refused() == 0));
+        assert!(self.own.iter().all(|(_, localities, _)| localities.refused() == 0));
         let slots = (0..DESTINATIONS).map(DestinationSlot);
         let held = slots.map(|slot| (slot, self.table.shared(slot).cached.load(Relaxed) as usize));
         held.filter(|(_, held)| *held > 0).map(|(slot, held)| (self.name(slot), held)).collect()
