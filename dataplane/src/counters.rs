@@ -2,6 +2,7 @@
 
 use crate::id::{DestinationSlot, Ticks, WorkerId};
 use crate::steering::toeplitz;
+use crossbeam_utils::CachePadded;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -13,6 +13,7 @@ mod lab;
 mod machine;
 mod pcap;
 mod progress;
+mod report;
 mod results;
 #[cfg(test)]
 mod schema;
@@ -25,6 +26,8 @@ use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
 use interrupt::{Interrupt, Interrupted};
+use results::Measurement;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// As a shell reports a program that Ctrl-C ended.
@@ -43,15 +46,18 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let output = cli.command.output();
-    window::require(output.least_share);
+    if let Some(output) = cli.command.output() {
+        window::require(output.least_share);
+    }
     let mut results = match &cli.command {
         Command::Forward(arguments) => forward::run(arguments, &interrupt)?,
         Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
         Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
         Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
         Command::Control(arguments) => changes::run(arguments, &interrupt)?,
+        Command::Report(arguments) => return draw(&arguments.report, &report::read(&arguments.json)?),
     };
+    let Some(output) = cli.command.output() else { return Ok(()) };
     if output.least_share < window::LEAST_PERCENT {
         for result in &mut results {
             result.parameters.insert("least_share".to_owned(), output.least_share.into());
@@ -60,5 +66,10 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(path) = &output.json {
         results::save(path, &results)?;
     }
+    output.report.as_ref().map_or(Ok(()), |directory| draw(directory, &results))
+}
+
+fn draw(directory: &Path, results: &[Measurement]) -> Result<()> {
+    println!("{}", report::save(directory, results)?.display());
     Ok(())
 }

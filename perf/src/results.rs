@@ -108,7 +108,8 @@ mod tests {
         serde_json::from_str(include_str!("../schema/results.schema.json")).unwrap()
     }
 
-    fn sample() -> Measurement {
+    /// A measurement with something of everything.
+    pub(crate) fn sample() -> Measurement {
         let windows: Vec<_> = (1..=3)
             .map(|n| crate::window::Window {
                 packets: n * 1_000_000,

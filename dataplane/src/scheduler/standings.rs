@@ -28,12 +28,17 @@ pub(super) struct Burden {
 }
 
 impl Burden {
-    /// Quotients are compared by multiplying across; the products take more than 64 bits.
+    /// Among destinations that may be chosen. Quotients are compared by multiplying across; the products take more than 64 bits.
     #[inline(always)]
     pub(super) fn is_less(self, other: Self) -> bool {
-        let [own, others] = [(self, other), (other, self)]
-            .map(|(one, other)| u128::from(one.measure) * u128::from(other.weight));
-        self.weight != 0 && (other.weight == 0 || own < others)
+        u128::from(self.measure) * u128::from(other.weight)
+            < u128::from(other.measure) * u128::from(self.weight)
+    }
+
+    /// The same among all: what may not be chosen comes last.
+    #[inline(always)]
+    fn is_before(self, other: Self) -> bool {
+        self.weight != 0 && (other.weight == 0 || self.is_less(other))
     }
 }
 
@@ -305,11 +310,11 @@ impl Standings {
         let (mut best, mut leader, mut idlest) = (runner.own, index, [runner.active, runner.weight]);
         for child in [2 * index + 1, 2 * index + 2] {
             let Some(child) = runners.get(child as usize) else { break };
-            let equal = !child.best.is_less(best) && !best.is_less(child.best);
-            if child.best.is_less(best) || equal && child.leader < leader {
+            let equal = || !best.is_before(child.best);
+            if child.best.is_before(best) || child.leader < leader && equal() {
                 (best, leader) = (child.best, child.leader);
             }
-            if busy(child.idlest).is_less(busy(idlest)) {
+            if busy(child.idlest).is_before(busy(idlest)) {
                 idlest = child.idlest;
             }
         }

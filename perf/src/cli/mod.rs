@@ -5,6 +5,7 @@ mod control;
 mod engine;
 mod flood;
 mod forward;
+mod report;
 
 use clap::{Args, Parser, Subcommand};
 pub(crate) use connections::ConnectionsArguments;
@@ -13,6 +14,7 @@ use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
 pub(crate) use forward::{ForwardArguments, Link};
+pub(crate) use report::ReportArguments;
 use std::path::PathBuf;
 
 /// Honest measurements of the uvs director.
@@ -36,17 +38,20 @@ pub(crate) enum Command {
     Flood(FloodArguments),
     /// How long do changes take in the real uvsd, and what does its worker suffer from them?
     Control(ControlArguments),
+    /// Draw results of earlier runs on one page.
+    Report(ReportArguments),
 }
 
 impl Command {
-    /// Where its results go.
-    pub(crate) const fn output(&self) -> &Output {
+    /// Where its results go, if it measures.
+    pub(crate) const fn output(&self) -> Option<&Output> {
         match self {
-            Self::Forward(arguments) => &arguments.output,
-            Self::Engine(arguments) => &arguments.output,
-            Self::Connections(arguments) => &arguments.output,
-            Self::Flood(arguments) => &arguments.output,
-            Self::Control(arguments) => &arguments.output,
+            Self::Forward(arguments) => Some(&arguments.output),
+            Self::Engine(arguments) => Some(&arguments.output),
+            Self::Connections(arguments) => Some(&arguments.output),
+            Self::Flood(arguments) => Some(&arguments.output),
+            Self::Control(arguments) => Some(&arguments.output),
+            Self::Report(_) => None,
         }
     }
 }
@@ -60,6 +65,10 @@ pub(crate) struct Output {
     /// Count windows in which a poller had at least so much of its CPU; below 93 figures say little
     #[arg(long, value_name = "PERCENT", default_value_t = crate::window::LEAST_PERCENT, value_parser = percent)]
     pub(crate) least_share: f64,
+
+    /// Write a page with plots, DIR/index.html
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 fn burst(text: &str) -> Result<usize, String> {
@@ -114,6 +123,14 @@ mod tests {
         let cli = Cli::parse_from(["uvs-perf", "engine", "--flows", "1000,65536"]);
         let Command::Engine(arguments) = cli.command else { panic!("not engine") };
         assert_eq!(arguments.flows, [1000, 65536]);
+    }
+
+    #[test]
+    fn a_report_is_of_several_files() {
+        let cli = Cli::parse_from(["uvs-perf", "report", "--json", "a.json", "b.json", "--report", "page"]);
+        let Command::Report(arguments) = cli.command else { panic!("not report") };
+        assert_eq!((arguments.json.len(), arguments.report.to_str()), (2, Some("page")));
+        assert!(Cli::try_parse_from(["uvs-perf", "report", "--report", "page"]).is_err());
     }
 
     #[test]
