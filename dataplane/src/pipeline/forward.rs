@@ -17,7 +17,7 @@ use crate::packet::encapsulate::encapsulate;
 use crate::packet::icmp::{self, Report, relay};
 use crate::packet::rewrite::{self, End};
 use crate::packet::{Family, Headers, Packet};
-use crate::snapshot::{DestinationView, NextHop};
+use crate::snapshot::{DestinationView, Encapsulation, NextHop};
 use std::net::IpAddr;
 
 /// How a connection's packets are changed on their way to the server: the method it was opened with.
@@ -123,17 +123,28 @@ impl<P: Packet> Core<P> {
             }
             How::Tunnel => {
                 let outer = turn.snapshot.encapsulation(to).ok_or(DropReason::NoRoute)?;
-                let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-                // IPv6 in IPv4 goes without, as in the kernel.
-                let whole = headers.family == Family::V4
-                    && headers.dont_fragment()
-                    && turn.snapshot.settings.pmtu_disc;
-                self.identification = self.identification.wrapping_add(1);
-                return encapsulate(packet, headers, outer, whole, self.identification);
+                return self.wrap(packet, headers, outer, turn);
             }
         }
         let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
         Ok(())
+    }
+
+    /// Puts a packet inside a tunnel's outer headers, its TTL taken one from.
+    #[inline(always)]
+    pub(super) fn wrap<S>(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        outer: &Encapsulation,
+        turn: &Turn<'_, S>,
+    ) -> Result<(), DropReason> {
+        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+        // IPv6 in IPv4 goes without, as in the kernel.
+        let whole =
+            headers.family == Family::V4 && headers.dont_fragment() && turn.snapshot.settings.pmtu_disc;
+        self.identification = self.identification.wrapping_add(1);
+        encapsulate(packet, headers, outer, whole, self.identification)
     }
 
     /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet. `mtu` is that for

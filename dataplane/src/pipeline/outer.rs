@@ -2,14 +2,14 @@
 //! which leaves in pieces as long as those that came.
 
 use super::Turn;
-use super::forward::How;
 use super::lengths::alone;
 use super::pieces::Piece;
 use crate::counters::Counter;
 use crate::engine::{Core, Sink};
+use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId};
 use crate::packet::{Family, Headers, Packet, checksum};
-use crate::snapshot::TunnelChecksum;
+use crate::snapshot::{TunnelChecksum, TunnelKind};
 use crate::steering::fragments::MOST_PIECES;
 
 const HEADER: usize = 20;
@@ -37,11 +37,38 @@ impl Stream<'_> {
         }
         written == into.len()
     }
+
+    /// Sum of all that follows the outer IP header.
+    fn sum(&self) -> u16 {
+        let (mut sum, mut at) = (0, 0);
+        for part in &self.parts {
+            let of_part = checksum::sum(part);
+            sum = checksum::add(sum, if at % 2 == 0 { of_part } else { of_part.swap_bytes() });
+            at += part.len();
+        }
+        sum
+    }
+
+    /// Where the checksum field of GUE or GRE is behind the outer IP header, and what belongs there; while the sum is taken the
+    /// field is 0. `network`: where the outer IP header begins.
+    fn tunnel_checksum(&self, kind: TunnelKind, network: usize) -> Option<(usize, u16)> {
+        match kind {
+            TunnelKind::Ipip => None,
+            TunnelKind::Gre => Some((4, !self.sum())),
+            TunnelKind::Gue => {
+                let addresses = checksum::sum(self.front.get(network + 12..network + HEADER)?);
+                let length = u16::try_from(self.length).ok()?;
+                let pseudo = checksum::add(addresses, checksum::add(u16::from(protocol::UDP), length));
+                let sum = !checksum::add(pseudo, self.sum());
+                Some((6, if sum == 0 { 0xffff } else { sum }))
+            }
+        }
+    }
 }
 
 impl<P: Packet> Core<P> {
     /// Sends the pieces of an IPv4 datagram, first one first, inside one outer IPv4 packet of at most `limit` bytes at a time; `None`,
-    /// with nothing changed, where each is to have an outer packet of its own: a checksum over all of them is not to be had.
+    /// with nothing changed, where each is to have an outer packet of its own.
     pub(super) fn send_as_one<S: Sink<P>>(
         &mut self,
         pieces: &mut Vec<Piece<P>>,
@@ -50,11 +77,13 @@ impl<P: Packet> Core<P> {
         limit: usize,
         turn: &mut Turn<'_, S>,
     ) -> Option<bool> {
-        let outer = turn.snapshot.encapsulation(to)?;
+        // A checksum over all that follows is to be had only when all of it is at hand.
+        let mut outer = *turn.snapshot.encapsulation(to)?;
+        let sum = std::mem::take(&mut outer.tunnel.checksum) != TunnelChecksum::None;
         let both_v4 = outer.outer == Family::V4 && headers.family == Family::V4;
         let whole = usize::try_from(headers.ip_length).ok()?;
         let fits = whole + usize::from(outer.length) <= usize::from(u16::MAX);
-        if !both_v4 || !fits || outer.tunnel.checksum != TunnelChecksum::None {
+        if !both_v4 || !fits {
             return None;
         }
         let overhead = usize::from(outer.length);
@@ -65,9 +94,18 @@ impl<P: Packet> Core<P> {
         inner.get_mut(2..4)?.copy_from_slice(&u16::try_from(whole).ok()?.to_be_bytes());
         inner.get_mut(6..8)?.fill(0);
         checksum::fill_header(inner);
-        let changed = self.change(&mut first.packet, headers, (How::Tunnel, to), turn);
-        let sent =
-            changed.is_ok() && self.send_stream(pieces, (network, present + overhead), (limit, out), turn);
+        let changed = self.wrap(&mut first.packet, headers, &outer, turn);
+        let present = present + overhead;
+        if sum
+            && changed.is_ok()
+            && let Some(stream) = stream_of(pieces, network, present)
+            && let Some((at, sum)) = stream.tunnel_checksum(outer.tunnel.kind, network)
+        {
+            let field = network + HEADER + at;
+            let field = pieces.first_mut()?.packet.data_mut().get_mut(field..field + 2)?;
+            field.copy_from_slice(&sum.to_be_bytes());
+        }
+        let sent = changed.is_ok() && self.send_stream(pieces, (network, present), (limit, out), turn);
         Some(self.replaced(pieces, sent))
     }
 

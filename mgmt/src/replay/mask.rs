@@ -5,7 +5,7 @@
 //! | IPv4 identification | in frames from one of the director's own addresses, without DF and with another identification than the packet that caused them: ICMP errors, echo replies, outer headers of tunnels |
 //! | IPv6 flow label | in packets from one of the director's own addresses, with another label than the packet that caused them: the kernel derives it from a secret |
 //! | time in an IPv4 timestamp option (RFC 781), also in a packet that an ICMP error quotes | where the packet that caused the frame had no time yet |
-//! | UDP source port | in datagrams from one of the director's own addresses that are no answer to one to that port: GUE, whose port the kernel derives from a secret |
+//! | UDP source port | in datagrams from one of the director's own addresses that carry the packet that caused them: GUE, whose port the kernel derives from a secret |
 //!
 //! A checksum over a masked field only has to be right.
 
@@ -21,6 +21,8 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 const UDP: u8 = 17;
 const IPIP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+const GRE: u8 = 47;
 const DONT_FRAGMENT: u8 = 0x40;
 /// Takes the place of a right checksum over masked fields.
 const RIGHT: [u8; 2] = [0xff, 0xff];
@@ -62,7 +64,7 @@ struct Free {
 
 impl Free {
     fn of(kernel: &[u8], received: Option<&[u8]>, own: &dyn Fn(IpAddr) -> bool) -> Self {
-        let answer = protocol(received.unwrap_or_default()) == Some(UDP);
+        let port = received.is_some_and(|received| carries(kernel, received));
         if let Some(header) = ipv4(kernel) {
             if !own(Ipv4Addr::new(header[12], header[13], header[14], header[15]).into()) {
                 return Self::default();
@@ -71,13 +73,8 @@ impl Free {
             let passed_on = received
                 .and_then(ipv4)
                 .is_some_and(|cause| cause[4..6] == header[4..6] && cause[9] == header[9]);
-            let whole = header[6] & 0x1f == 0 && header[7] == 0;
             let identification = header[6] & DONT_FRAGMENT == 0 && !passed_on;
-            return Self {
-                identification,
-                port: header[9] == UDP && whole && !passed_on && !answer,
-                label: false,
-            };
+            return Self { identification, port, label: false };
         }
         let Some(header) = ipv6(kernel) else { return Self::default() };
         let source: [u8; 16] = header[8..24].try_into().unwrap_or_default();
@@ -85,13 +82,43 @@ impl Free {
             return Self::default();
         }
         let label = received.and_then(ipv6).is_none_or(|cause| label(cause) != label(header));
-        Self { identification: false, port: header[6] == UDP && !answer, label }
+        Self { identification: false, port, label }
     }
 }
 
-/// The transport protocol of a frame.
-fn protocol(frame: &[u8]) -> Option<u8> {
-    ipv4(frame).map(|header| header[9]).or_else(|| ipv6(frame).map(|header| header[6]))
+/// Where the packet inside a tunnel's begins in its frame, and which protocol carries it.
+fn inside(frame: &[u8]) -> Option<(usize, u8)> {
+    let (next, after) = match (ipv4(frame), ipv6(frame)) {
+        // A later piece says nothing about what is inside.
+        (Some(header), _) if header[6] & 0x1f == 0 && header[7] == 0 => {
+            (header[9], ETHERNET + usize::from(header[0] & 15) * 4)
+        }
+        (None, Some(header)) => (header[6], ETHERNET + IPV6),
+        _ => return None,
+    };
+    let own = match next {
+        IPIP | IPV6_IN_IP => 0,
+        UDP => 12,
+        GRE if frame.get(after)? & 0x80 != 0 => 8,
+        GRE => 4,
+        _ => return None,
+    };
+    Some((after + own, next))
+}
+
+/// Whether a frame is GUE around a packet from and to the addresses of the received one.
+fn carries(frame: &[u8], received: &[u8]) -> bool {
+    let Some((at, UDP)) = inside(frame) else { return false };
+    let inner = frame.get(at..).unwrap_or_default();
+    match (ipv4(received), ipv6(received)) {
+        (Some(header), _) => {
+            inner.first().is_some_and(|first| first >> 4 == 4) && inner.get(12..20) == header.get(12..20)
+        }
+        (None, Some(header)) => {
+            inner.first().is_some_and(|first| first >> 4 == 6) && inner.get(8..40) == header.get(8..40)
+        }
+        _ => false,
+    }
 }
 
 fn label(header: &[u8]) -> [u8; 3] {
@@ -130,12 +157,11 @@ fn mask_times(frame: &mut [u8], received: Option<&[u8]>) {
     const ICMP: u8 = 1;
     let Some(from) = received.and_then(ipv4).and_then(timestamp).map(|option| option.pointer) else { return };
     let (inner, icmp) = match ipv4(frame) {
-        Some(header) if header[9] == IPIP => (Some(ETHERNET + IPV4), None),
         Some(header) if header[9] == ICMP => {
             let message = ETHERNET + usize::from(header[0] & 15) * 4;
             (Some(message + 8), Some(message))
         }
-        _ => (None, None),
+        _ => (inside(frame).map(|(at, _)| at), None),
     };
     let right = icmp.and_then(|at| frame.get(at..)).is_some_and(|message| checksum::sum(message) == 0xffff);
     for at in std::iter::once(ETHERNET).chain(inner) {
@@ -194,34 +220,21 @@ fn mask_times_of(header: &mut [u8], from: usize) {
     }
 }
 
+/// Takes the source port out, and its share of the checksum: two checksums that are right then stay equal, in the first piece of a
+/// datagram, too.
 fn mask_source_port(frame: &mut [u8]) {
-    let Some(header) = frame.get_mut(ETHERNET..).filter(|header| header.len() >= IPV4) else { return };
-    let (datagram, pseudo) = match header[0] >> 4 {
-        4 => {
-            let length = (usize::from(header[0] & 15) * 4).clamp(IPV4, header.len());
-            let address =
-                |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-            let bytes = u16::try_from(header.len() - length).unwrap_or(u16::MAX);
-            (length, checksum::pseudo_v4(address(12), address(16), UDP, bytes))
-        }
-        _ if header.len() >= IPV6 => {
-            let address = |at: usize| {
-                let octets: [u8; 16] = header[at..at + 16].try_into().unwrap_or_default();
-                Ipv6Addr::from(octets)
-            };
-            let bytes = u32::try_from(header.len() - IPV6).unwrap_or(u32::MAX);
-            (IPV6, checksum::pseudo_v6(address(8), address(24), UDP, bytes))
-        }
-        _ => return,
-    };
-    let datagram = &mut header[datagram..];
-    if datagram.len() < 8 {
+    let Some(header) = frame.get(ETHERNET..).filter(|header| !header.is_empty()) else { return };
+    let datagram = if header[0] >> 4 == 4 { usize::from(header[0] & 15) * 4 } else { IPV6 };
+    let Some(udp) = frame.get_mut(ETHERNET + datagram..).and_then(|udp| udp.first_chunk_mut::<8>()) else {
         return;
+    };
+    let [port, sum] = [[udp[0], udp[1]], [udp[6], udp[7]]].map(u16::from_be_bytes);
+    if sum != 0 {
+        // 0xffff is the other 0.
+        let without = checksum::add(sum, port) % 0xffff;
+        udp[6..8].copy_from_slice(&without.to_be_bytes());
     }
-    if datagram[6..8] != [0, 0] && checksum::add(pseudo, checksum::sum(datagram)) == 0xffff {
-        datagram[6..8].copy_from_slice(&RIGHT);
-    }
-    datagram[..2].fill(0);
+    udp[..2].fill(0);
 }
 
 #[cfg(test)]
@@ -298,19 +311,52 @@ mod tests {
         let mut wrong = icmp(OWN, 6, false);
         wrong[24] ^= 1;
         assert!(!equal(&icmp(OWN, 5, false), &wrong, None, &own));
+        let received = frame("10.1.0.5", 7, true).udp();
         let datagram = |port: u16| {
             let ends = (format!("{OWN}:{port}").parse().unwrap(), "172.16.5.2:6080".parse().unwrap());
             let mut frame = Frame::new(ends.0, ends.1);
-            frame.payload = vec![1, 2, 3];
+            frame.payload = [&[0, 4, 0, 0][..], &received[14..]].concat();
             frame.udp()
         };
-        assert!(equal(&datagram(1), &datagram(2), None, &own));
+        let cause = Some(&received[..]);
+        assert!(equal(&datagram(1), &datagram(2), cause, &own));
+        assert!(!equal(&datagram(1), &datagram(2), None, &own), "not known to carry anything");
         let mut wrong = datagram(2);
         wrong[41] ^= 1;
-        assert!(!equal(&datagram(1), &wrong, None, &own));
+        assert!(!equal(&datagram(1), &wrong, cause, &own));
         let mut none = datagram(2);
         none[40..42].fill(0);
-        assert!(!equal(&datagram(1), &none, None, &own));
+        assert!(!equal(&datagram(1), &none, cause, &own));
+        let first_piece = |port: u16| {
+            let mut piece = datagram(port)[..60].to_vec();
+            piece[20] |= 0x20;
+            piece
+        };
+        assert!(!equal(&first_piece(1), &first_piece(2), cause, &own), "too short to tell");
+        let answer = |port: u16| {
+            let ends = (format!("{OWN}:{port}").parse().unwrap(), "10.1.0.5:9".parse().unwrap());
+            Frame::new(ends.0, ends.1).udp()
+        };
+        assert!(!equal(&answer(1), &answer(2), cause, &own), "a masqueraded server's");
+    }
+
+    #[test]
+    fn a_time_inside_a_tunnel_is_free() {
+        let timed = |option: [u8; 12]| {
+            let mut bytes = frame("10.1.0.5", 7, true).ip(6, &[0; 32]);
+            bytes[14] = 0x48;
+            bytes[34..46].copy_from_slice(&option);
+            dataplane::packet::checksum::fill_header(&mut bytes[14..46]);
+            bytes
+        };
+        let received = timed([0x44, 8, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for (next, head) in [(4, &[][..]), (47, &[0, 0, 8, 0]), (47, &[0x80, 0, 8, 0, 1, 2, 0, 0])] {
+            let outer = |time: u8| {
+                let inner = timed([0x44, 8, 9, 0, 0, 0, 0, time, 0, 0, 0, 0]);
+                frame("192.168.10.1", 0, true).ip(next, &[head, &inner[14..]].concat())
+            };
+            assert!(equal(&outer(1), &outer(2), Some(&received), &own), "{next}");
+        }
     }
 
     proptest! {

@@ -57,6 +57,21 @@ fn time_exceeded_is_the_kernels() {
 }
 
 #[test]
+fn an_answer_keeps_the_tos_but_its_precedence() {
+    // 184 and 255 as the kernel answered them.
+    for (tos, answers) in [(0, 192), (184, 216), (255, 222), (3, 194), (16, 208)] {
+        let mut frame = unhex(
+            "020000000c010200000000fe08004500002800014000010665660a0100050a00006404000050000003e800000000500220007341 0000",
+        );
+        frame[15] = tos;
+        checksum::fill_header(&mut frame[14..34]);
+        let answer = answered(&frame, Report::PortUnreachable, 1).unwrap();
+        assert_eq!((answer[15], answer[43]), (answers, tos));
+        assert!(checksum::header_valid(&answer[14..34]));
+    }
+}
+
+#[test]
 fn port_unreachable_is_the_kernels() {
     let frame = unhex(
         "020000000c010200000000fe080045000026000f40004011264f0a0100050a000064083600510012471b030a11181f262d343b42",
