@@ -99,7 +99,7 @@ pub(crate) fn save(path: &Path, results: &[Measurement]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::schema::differs;
     use serde_json::json;

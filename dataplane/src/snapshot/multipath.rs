@@ -40,8 +40,8 @@ pub fn flow_hash(source: IpAddr, destination: IpAddr) -> u32 {
     let words = |address: IpAddr| match address {
         IpAddr::V4(address) => [0, u64::from(address.to_bits())],
         IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            [(bits >> 64) as u64, (bits & u128::from(u64::MAX)) as u64]
+            let [a, b, c, d, e, f, g, h, low @ ..] = address.octets();
+            [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(low)]
         }
     };
     let state = words(source).into_iter().chain(words(destination)).fold(START, |state, word| {
