@@ -354,6 +354,13 @@ impl SharedCounts {
         if before.is_some() && packets > self.path_mtu_after.load(Relaxed) { believed } else { link }
     }
 
+    /// Whether no path MTU was ever learnt.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_no_path_mtu(&self) -> bool {
+        self.path_mtu.load(Relaxed) == 0
+    }
+
     /// The path MTU to `server` that was learnt. Packets of [`Self::always_passes`] need not ask.
     #[inline]
     #[must_use]

@@ -71,7 +71,8 @@ pub fn encapsulate<P: Packet>(
     let network = usize::from(headers.network);
     let ip_length = headers.ip_length as usize;
     let overhead = usize::from(outer.length);
-    let key = headers.key(packet.data());
+    let gue = outer.tunnel.kind == TunnelKind::Gue;
+    let port = if gue { flow_port(&headers.key(packet.data())) } else { 0 };
     let inner = inner_of(packet.data(), headers);
     if packet.segments() == 1 && packet.total_length() > network + ip_length {
         // A packet of one segment can always be cut.
@@ -111,7 +112,7 @@ pub fn encapsulate<P: Packet>(
     }
     match outer.tunnel.kind {
         TunnelKind::Ipip => Ok(()),
-        TunnelKind::Gue => fill_gue(ip, outer, payload, flow_port(&key)),
+        TunnelKind::Gue => fill_gue(ip, outer, payload, port),
         TunnelKind::Gre if outer.tunnel.checksum == TunnelChecksum::None => Ok(()),
         TunnelKind::Gre => {
             let Some(gre) = ip.get_mut(outer.ip_header()..length) else { return Err(DropReason::Segments) };

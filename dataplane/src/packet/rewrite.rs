@@ -20,10 +20,11 @@ pub enum End {
 /// The checksum of data in which `old` was replaced by `new` and a port by another one.
 #[inline(always)]
 fn updated<A: Address>(checksum: u16, (old, new): (A, A), (old_port, new_port): (u16, u16)) -> u16 {
-    let skipped = 4 - A::LENGTH / 4;
-    let mut sum = u64::from(!checksum) + u64::from(!old_port) + u64::from(new_port);
-    for (old, new) in old.words().iter().zip(new.words()).skip(skipped) {
-        sum += u64::from(!old) + u64::from(new);
+    let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
+    let mut sum =
+        u64::from(!checksum) + u64::from(!old_port) + u64::from(new_port) + u64::from(!d) + u64::from(h);
+    if A::LENGTH > 4 {
+        sum += u64::from(!a) + u64::from(!b) + u64::from(!c) + u64::from(e) + u64::from(f) + u64::from(g);
     }
     !checksum::fold(sum)
 }
@@ -60,7 +61,7 @@ pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: 
 ///
 /// `headers` are what parsing said of this frame; they are of the family of `A`. `false`, with the packet half changed, when
 /// they are not, which parsing excludes.
-#[inline]
+#[inline(always)]
 pub fn replace<P: Packet, A: Address>(
     packet: &mut P,
     headers: &Headers,

@@ -395,8 +395,8 @@ impl<P: Packet> Core<P> {
             return true;
         };
         match self.straight_on(table, found, packet, &slot.headers, turn) {
-            Ok(()) => {
-                *forwarded += 1;
+            Ok(sent) => {
+                *forwarded += u64::from(sent);
                 false
             }
             Err(packet) => self.found(table, found, packet, slot, forwarded, turn),

@@ -1,15 +1,28 @@
-//! Nearly all packets: steady ones of established connections, by direct routing, to a next hop that is known. Nothing of this is
-//! done otherwise than in the stages that the other packets pass; what cannot be so here is only left out.
+//! Nearly all packets: steady ones of established connections, to a next hop that is known. Nothing of this is done otherwise than
+//! in the stages that the other packets pass; what cannot be so here is only left out.
 
 use super::Turn;
-use crate::connection::{Found, Table, flags};
+use super::control::speaks;
+use super::forward::set_macs;
+use super::reply::client_hop;
+use crate::address::Address;
+use crate::connection::{ConnectionId, Found, Line, Table, flags};
+use crate::counters::{DropReason, SharedCounts};
 use crate::engine::{Core, Sink};
 use crate::flow::protocol;
 use crate::packet::checksum::decrement_ttl;
+use crate::packet::rewrite::{End, replace};
 use crate::packet::{Headers, Packet, WireAddress};
+use crate::snapshot::{NextHop, Timeouts};
+
+/// The timeout of a connection that a steady packet leaves as it is.
+#[inline(always)]
+const fn steady_timeout(headers: &Headers, timeouts: &Timeouts) -> u32 {
+    if headers.protocol == protocol::UDP { timeouts.udp } else { timeouts.tcp }
+}
 
 impl<P: Packet> Core<P> {
-    /// Sends such a packet on.
+    /// Sends such a packet on; whether it went.
     ///
     /// # Errors
     /// The packet, when it is none of these; nothing was changed.
@@ -21,21 +34,23 @@ impl<P: Packet> Core<P> {
         mut packet: P,
         headers: &Headers,
         turn: &mut Turn<'_, S>,
-    ) -> Result<(), P> {
+    ) -> Result<bool, P> {
         let line = table.line(found.id);
+        if !headers.is_steady() || !line.is_steady() || line.is_expired(turn.now) {
+            return Err(packet);
+        }
+        if found.reverse {
+            return self.straight_back(table, found.id, packet, headers, turn);
+        }
+        if line.flags() & flags::METHOD != flags::DIRECT {
+            return self.straight_changed(table, found.id, packet, headers, turn);
+        }
         let to = line.destination();
         let hop = turn.snapshot.hop(to);
-        let straight = headers.is_steady()
-            && line.is_steady()
-            && !found.reverse
-            && line.flags() & flags::METHOD == flags::DIRECT
-            && headers.ip_length <= hop.longest.into()
-            && !line.is_expired(turn.now);
-        let Some(counts) = self.counts.get(to.index()).filter(|_| straight) else { return Err(packet) };
+        let passes = headers.ip_length <= hop.longest.into();
+        let Some(counts) = self.counts.get(to.index()).filter(|_| passes) else { return Err(packet) };
         line.count_packet();
-        let timeouts = &turn.snapshot.timeouts;
-        let timeout = if headers.protocol == protocol::UDP { timeouts.udp } else { timeouts.tcp };
-        table.touch(found.id, timeout, turn.now);
+        table.touch(found.id, steady_timeout(headers, &turn.snapshot.timeouts), turn.now);
         counts.count_in(headers.ip_length.into());
         let data = packet.data_mut();
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
@@ -43,6 +58,94 @@ impl<P: Packet> Core<P> {
             *macs = hop.macs;
         }
         turn.sink.transmit(hop.port, packet);
-        Ok(())
+        Ok(true)
     }
+
+    /// The same for VS/NAT and VS/TUN.
+    #[inline(never)]
+    fn straight_changed<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        mut packet: P,
+        headers: &Headers,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<bool, P> {
+        let (snapshot, line) = (turn.snapshot, table.line(id));
+        let to = line.destination();
+        let hop = snapshot.hop(to);
+        let Some(counts) = self.counts.get(to.index()) else { return Err(packet) };
+        let outer = match line.flags() & flags::METHOD {
+            flags::MASQUERADE if is_spoken_of(line, headers, headers.destination_port) => return Err(packet),
+            flags::MASQUERADE => None,
+            flags::TUNNEL => match snapshot.encapsulation(to) {
+                Some(outer) => Some(outer),
+                None => return Err(packet),
+            },
+            _ => return Err(packet),
+        };
+        let length = headers.ip_length + outer.map_or(0, |outer| outer.length.into());
+        let narrow = outer.is_some()
+            && !SharedCounts::always_passes(length)
+            && !self.shared.destinations.shared(to).has_no_path_mtu();
+        if length > hop.longest.into() || narrow {
+            return Err(packet);
+        }
+        line.count_packet();
+        counts.count_in(headers.ip_length.into());
+        let (server, port) = (line.server(), line.server_port());
+        table.touch(id, steady_timeout(headers, &snapshot.timeouts), turn.now);
+        let changed = if let Some(outer) = outer {
+            self.wrap(&mut packet, headers, outer, turn)
+        } else {
+            let done = replace(&mut packet, headers, End::Destination, server, port);
+            let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+            if done { Ok(()) } else { Err(DropReason::Segments) }
+        };
+        if let Err(reason) = changed {
+            self.discard(packet, reason);
+            return Ok(false);
+        }
+        if let Some(macs) = packet.data_mut().first_chunk_mut() {
+            *macs = hop.macs;
+        }
+        turn.sink.transmit(hop.port, packet);
+        Ok(true)
+    }
+
+    /// The same for what masqueraded servers answer.
+    #[inline(never)]
+    fn straight_back<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        mut packet: P,
+        headers: &Headers,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<bool, P> {
+        let (snapshot, line) = (turn.snapshot, table.line(id));
+        let tuple = line.tuple();
+        let told = line.flags() & (flags::METHOD | flags::NO_OUTPUT) == flags::MASQUERADE
+            && !is_spoken_of(line, headers, tuple.destination_port)
+            && (headers.protocol == protocol::TCP || line.template() == Line::<A>::NONE)
+            && snapshot.index.has_family(A::LENGTH != 4);
+        let hop = if told { client_hop(line, snapshot) } else { None };
+        let Some(hop) = hop.filter(|hop| headers.ip_length <= hop.mtu.into()) else { return Err(packet) };
+        let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop else { return Err(packet) };
+        let Some(counts) = self.counts.get(line.destination().index()) else { return Err(packet) };
+        counts.count_out(headers.ip_length.into());
+        table.touch(id, steady_timeout(headers, &snapshot.timeouts), turn.now);
+        replace(&mut packet, headers, End::Source, tuple.destination, tuple.destination_port);
+        let data = packet.data_mut();
+        let _ = decrement_ttl(data, headers.network.into(), headers.family);
+        set_macs(data, destination_mac, source_mac);
+        turn.sink.transmit(hop.port, packet);
+        Ok(true)
+    }
+}
+
+/// Whether a packet is of an FTP control connection, or of a data connection that one announced.
+#[inline(always)]
+fn is_spoken_of<A: Address>(line: &Line<A>, headers: &Headers, control_port: u16) -> bool {
+    line.side() != Line::<A>::NONE || speaks(headers, control_port)
 }
