@@ -8,6 +8,7 @@
 )]
 
 mod common;
+mod random;
 
 use common::*;
 use dataplane::bench::{DirectorConfig, Frame, Outcome};
@@ -15,23 +16,8 @@ use dataplane::id::WorkerId;
 use dataplane::packet::{HeapPacket, tcp};
 use dataplane::snapshot::{SchedulerKind, ServiceKey};
 use dataplane::steering::Steering;
+use random::{Random, bend};
 use std::net::SocketAddr;
-
-/// Marsaglia's xorshift: the same frames in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
 
 fn honest(random: &mut Random) -> Vec<u8> {
     let client = (random.next() % 3000) as u16;
@@ -64,26 +50,6 @@ fn quoting(frame: &Frame, random: &mut Random) -> Vec<u8> {
     let mut message = vec![[3, 4, 11, 12, 1, 2][random.below(6)], random.below(16) as u8, 0, 0, 0, 0, 5, 0];
     message.extend(&reply[14..14 + random.below(reply.len() - 14)]);
     frame.ip(if frame.source.is_ipv4() { 1 } else { 58 }, &message)
-}
-
-/// Bends a frame: bytes flipped, cut, stretched, IPv4 checksum mended so that it gets deeper.
-fn bend(mut frame: Vec<u8>, random: &mut Random) -> Vec<u8> {
-    for _ in 0..random.below(4) {
-        let at = 12 + random.below(frame.len().saturating_sub(12).min(60));
-        if let Some(byte) = frame.get_mut(at) {
-            *byte = random.next() as u8;
-        }
-    }
-    if random.below(3) == 0 && frame.len() >= 34 && frame[12..14] == [8, 0] && frame[14] == 0x45 {
-        if random.below(2) == 0 {
-            frame[20..22].copy_from_slice(&(random.next() as u16).to_be_bytes());
-        }
-        dataplane::packet::checksum::fill_header(&mut frame[14..34]);
-    }
-    if random.below(4) == 0 {
-        frame.truncate(random.below(frame.len()));
-    }
-    frame
 }
 
 #[test]

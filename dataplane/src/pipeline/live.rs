@@ -4,7 +4,7 @@ use super::lengths::alone;
 use super::reply::ClientHop;
 use super::{Slot, Turn};
 use crate::address::Address;
-use crate::connection::tcp::{self, State};
+use crate::connection::tcp::{self, Sender, State};
 use crate::connection::{ConnectionId, Found, Line, Table, flags};
 use crate::counters::{Activity, Counter, DropReason};
 use crate::engine::{Core, Sink};
@@ -113,7 +113,7 @@ impl<P: Packet> Core<P> {
             return self.not_ours(slot.port, packet, &slot.headers, turn);
         }
         if table.line(id).flags() & flags::METHOD == flags::BYPASS {
-            self.track(table, id, &slot.headers, turn);
+            self.track(table, id, &slot.headers, Sender::Client, turn);
             return self.bypass(packet, slot, forwarded, turn);
         }
         if turn.snapshot.settings.expire_nodest_conn {

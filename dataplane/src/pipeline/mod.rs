@@ -28,6 +28,7 @@ pub(crate) use parking::Parking;
 pub use pieces::Learned;
 pub(crate) use pieces::{Lines, Piece};
 
+use crate::connection::tcp::Sender;
 use crate::connection::{Candidate, ConnectionId, FlowHash, Found, Table};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
@@ -472,7 +473,7 @@ impl<P: Packet> Core<P> {
         else {
             return self.unserved(table, id, packet, slot, forwarded, turn);
         };
-        self.track(table, id, &slot.headers, turn);
+        self.track(table, id, &slot.headers, Sender::Client, turn);
         self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
         let how = How::of(table.line(id));
         *forwarded += u64::from(if how == How::Direct {

@@ -12,11 +12,10 @@ use super::parking::{Awaited, Parked};
 use super::pieces::Piece;
 use super::{Learned, Slot, Turn};
 use crate::address::Address;
-use crate::connection::tcp::{self, Sender};
+use crate::connection::tcp::Sender;
 use crate::connection::{ConnectionId, Found, Line, Table, flags as connection_flags};
 use crate::counters::DropReason;
 use crate::engine::{Core, Redirect, Redirected, Sink};
-use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId};
 use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::Report;
@@ -105,7 +104,7 @@ impl<P: Packet> Core<P> {
         let headers = changed.as_ref().unwrap_or(headers);
         let destination = table.line(id).destination();
         self.shared.destinations.of(self.id, destination).count_out(headers.ip_length.into());
-        self.track_reply(table, id, headers, turn);
+        self.track(table, id, headers, Sender::Server, turn);
         self.keep_control(table, id, turn.now);
         let tuple = table.line(id).tuple();
         if headers.needs_care() || headers.ip_length > hop.mtu.into() {
@@ -184,7 +183,7 @@ impl<P: Packet> Core<P> {
         let past_us = line.flags() & connection_flags::METHOD != connection_flags::MASQUERADE;
         if past_us && line.destination() != DestinationSlot::NONE {
             self.shared.destinations.of(self.id, line.destination()).count_out(headers.ip_length.into());
-            self.track_reply(table, id, headers, turn);
+            self.track(table, id, headers, Sender::Server, turn);
         }
     }
 
@@ -271,31 +270,5 @@ impl<P: Packet> Core<P> {
             }
             None => self.not_ours(port, packet, headers, turn),
         }
-    }
-
-    /// Moves the connection's state for a packet of the server's and marks it seen.
-    fn track_reply<A: Address, S: Sink<P>>(
-        &self,
-        table: &mut Table<A>,
-        id: ConnectionId,
-        headers: &Headers,
-        turn: &Turn<'_, S>,
-    ) {
-        let line = table.line(id);
-        let mut state = line.state();
-        if headers.protocol == protocol::TCP && !headers.later_fragment() {
-            let (new, flags) =
-                tcp::next(state, line.flags(), Sender::Server, headers.tcp_flags, self.defence.secure_tcp);
-            line.set_flags(flags);
-            if new != state {
-                self.change_state(line, state, new);
-                state = new;
-            }
-        } else if headers.protocol == protocol::SCTP && !headers.later_fragment() {
-            state = self.follow_chunks(line, headers, Sender::Server);
-        } else if headers.protocol == protocol::UDP && line.template() != Line::<A>::NONE {
-            self.shared.templates.set_assured(line.template());
-        }
-        table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
     }
 }

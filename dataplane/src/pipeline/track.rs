@@ -12,28 +12,39 @@ use crate::packet::sctp::Event;
 use crate::packet::{Headers, Packet};
 
 impl<P: Packet> Core<P> {
-    /// Moves the connection's state and marks it seen. The wheel is touched only when the timeout shrinks.
+    /// Moves the connection's state for a packet of `sender`'s and marks it seen. The wheel is touched only when the timeout shrinks.
     #[inline(always)]
     pub(super) fn track<A: Address, S: Sink<P>>(
         &self,
         table: &mut Table<A>,
         id: ConnectionId,
         headers: &Headers,
+        sender: Sender,
         turn: &Turn<'_, S>,
     ) {
         let line = table.line(id);
         let mut state = line.state();
         if headers.protocol == protocol::TCP && !headers.later_fragment() {
-            let (new, _) =
-                tcp::next(state, line.flags(), Sender::Client, headers.tcp_flags, self.defence.secure_tcp);
+            let (new, flags) =
+                tcp::next(state, line.flags(), sender, headers.tcp_flags, self.defence.secure_tcp);
+            if sender == Sender::Server {
+                line.set_flags(flags);
+            }
             if new != state {
                 self.change_state(line, state, new);
                 state = new;
             }
         } else if headers.protocol == protocol::SCTP {
-            state = self.follow_chunks(line, headers, Sender::Client);
+            state = self.follow_chunks(line, headers, sender);
+        } else if headers.protocol == protocol::UDP
+            && sender == Sender::Server
+            && line.template() != Line::<A>::NONE
+        {
+            self.shared.templates.set_assured(line.template());
         }
-        line.count_packet();
+        if sender == Sender::Client {
+            line.count_packet();
+        }
         table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
     }
 
