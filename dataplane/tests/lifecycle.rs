@@ -59,9 +59,16 @@ fn without_any_service_packets_reach_the_local_stack() {
     lab.editor.remove_service(&tcp_key(80)).unwrap();
     lab.publish();
     assert_eq!(lab.receive(&ack(1)), []);
+    // An ICMP error about the server's answer.
+    let answer = Frame::new("10.0.0.100:80".parse().unwrap(), from_client(1, 80).source).tcp(tcp::ACK);
+    let message = [&[3, 3, 0xfc, 0xfc, 0, 0, 0, 0], &answer[14..42]].concat();
+    let error = from_client(1, 0).ip(1, &message);
+    assert_eq!(lab.forwarded(&error), Some(68), "whether there is the service does not matter");
     lab.editor.remove_service(&udp_key(53)).unwrap();
     lab.publish();
-    assert!(matches!(lab.receive(&ack(1)).as_slice(), [Outcome::Punted(PuntClass::Stray, ..)]));
+    for frame in [ack(1), error] {
+        assert!(matches!(lab.receive(&frame).as_slice(), [Outcome::Punted(..)]));
+    }
     assert_eq!(lab.open_connections(), 1, "until it times out");
 }
 

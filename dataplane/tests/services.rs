@@ -223,6 +223,11 @@ fn one_packet_scheduling_forgets_at_once() {
     let same: Vec<_> =
         [tcp::SYN, tcp::ACK].map(|flags| lab.forwarded(&frame(5, 4000, 53).tcp(flags)).unwrap()).to_vec();
     assert_eq!((same, lab.open_connections()), (vec![68, 68], 1));
+    // What the director answers in the service's name is of no connection, and so not the server's.
+    let last_hop = Frame { ttl: 1, ..frame(5, 4000, 53) }.udp();
+    assert!(matches!(lab.receive(&last_hop).as_slice(), [Outcome::Transmitted(..)]));
+    assert_eq!(lab.totals(&udp_key(53), server(68)).out_packets, 0);
+    assert_eq!(lab.totals(&udp_key(53), server(64)).out_packets, 0);
 }
 
 /// Section 3, with one-packet scheduling: a threshold of 1 is never in the way, since nothing remains.

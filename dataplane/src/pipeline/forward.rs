@@ -209,7 +209,10 @@ impl<P: Packet> Core<P> {
         self.put_together(&mut refused);
         let frame = if own { self.compose(&mut refused, report, virtual_address, turn) } else { None };
         if let Some(frame) = frame {
-            if !matches!(how, How::Masquerade { .. }) {
+            // One-packet scheduling leaves no connection that the answer could be of.
+            let service = turn.snapshot.destination(to).and_then(|view| turn.snapshot.service(view.service));
+            let connected = service.is_none_or(|service| !service.one_packet);
+            if connected && !matches!(how, How::Masquerade { .. }) {
                 let length = frame.total_length().saturating_sub(refused.headers.network.into());
                 self.shared.destinations.of(self.id, to).count_out(length as u64);
             }

@@ -94,6 +94,10 @@ impl<P: Packet> Core<P> {
         error: Error<P>,
         turn: &mut Turn<'_, S>,
     ) {
+        // Without any service there is no director in the packet's way.
+        if !turn.snapshot.index.has_family(A::LENGTH != 4) {
+            return self.not_ours(error.port, error.packet, &error.headers, turn);
+        }
         let found = table
             .find(table.hash(request), request)
             .filter(|found| !table.line(found.id).is_expired(turn.now));

@@ -172,7 +172,8 @@ impl<P: Packet> Core<P> {
             snapshot.marks.cover(&request) || snapshot.virtual_addresses.contains(request.destination.ip());
         // An IPv4 stack takes a packet from its own address for a martian and drops it; IPv6 has no such rule.
         let martian = A::LENGTH == 4 && snapshot.is_local(request.destination.ip());
-        if !virtual_ || martian {
+        let in_the_way = snapshot.index.has_family(A::LENGTH != 4);
+        if !virtual_ || martian || !in_the_way {
             return;
         }
         let found = table.find(table.hash(&request), &request).filter(|found| !found.reverse);

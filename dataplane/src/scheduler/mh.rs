@@ -9,6 +9,7 @@
 use super::table::{NOBODY, Share, looked_up};
 use super::{Loads, Own, Request, Scheduler, greatest_common_divisor, hash};
 use crate::snapshot::{Maglev, ServiceView, scheduler_flags};
+use std::net::IpAddr;
 
 /// Keys of the two hashes: where a permutation begins (and a client looks), and how it goes on.
 const BEGIN: u64 = 2_654_435_761;
@@ -73,8 +74,21 @@ impl Taken {
     }
 }
 
+/// A server's address as one number. The kernel reads as much of it as the *service's* family has: of a tunnel server in IPv6 behind
+/// an IPv4 service that is the first word alone, so that servers of one network go on in the same order. Canonical tables, which no
+/// kernel has to agree with, are filled from the whole address.
+fn server_key(server: IpAddr, v6_service: bool, canonical: bool) -> u32 {
+    match server {
+        IpAddr::V6(server) if !v6_service && !canonical => {
+            let [first, second, ..] = server.segments();
+            u32::from(first) << 16 | u32::from(second)
+        }
+        server => hash::fold(server),
+    }
+}
+
 /// The table for a list of destinations.
-pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u16]> {
+pub(super) fn table(maglev: Maglev, v6_service: bool, list: impl Iterator<Item = Share>) -> Box<[u16]> {
     let mut list: Vec<(u16, Share)> = (0..NOBODY).zip(list).collect();
     if maglev.canonical {
         list.sort_by_key(|(_, share)| (share.server, share.port));
@@ -93,7 +107,7 @@ pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u
         .iter()
         .filter(|(_, share)| share.last_weight > 0)
         .map(|(place, share)| {
-            let key = hash::fold(share.server).wrapping_add(share.port.into());
+            let key = server_key(share.server, v6_service, maglev.canonical).wrapping_add(share.port.into());
             Permutation {
                 place: *place,
                 next: hash::siphash_1_3(key, BEGIN) % size,
@@ -122,4 +136,29 @@ pub(super) fn table(maglev: Maglev, list: impl Iterator<Item = Share>) -> Box<[u
 
 const fn bits(number: u32) -> u32 {
     u32::BITS - number.leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Share, table};
+    use crate::snapshot::Maglev;
+
+    /// As recorded in random_0184 and random_0238.
+    #[test]
+    fn of_an_ipv6_server_an_ipv4_service_hashes_the_first_word() {
+        let share = |server: &str, weight| Share {
+            server: server.parse().unwrap(),
+            port: 80,
+            weight,
+            last_weight: weight,
+        };
+        let filled = |v6, canonical, servers: [&str; 2]| {
+            let maglev = Maglev { size: 4093, canonical };
+            table(maglev, v6, servers.into_iter().map(|server| share(server, 1)))
+        };
+        let (near, far) = (["fd00:10::7", "fd00:10::8"], ["fd00:10::9", "fd00:10::a"]);
+        assert_eq!(filled(false, false, near), filled(false, false, far));
+        assert_ne!(filled(true, false, near), filled(true, false, far));
+        assert_ne!(filled(false, true, near), filled(false, true, far));
+    }
 }

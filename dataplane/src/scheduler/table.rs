@@ -26,7 +26,7 @@ pub(crate) fn table(spec: &ServiceSpec, list: impl Iterator<Item = Share>) -> Op
     match spec.scheduler {
         SchedulerKind::Dh => Some(dh::table(list.count())),
         SchedulerKind::Sh => Some(sh::table(list)),
-        SchedulerKind::Mh => Some(mh::table(spec.maglev, list)),
+        SchedulerKind::Mh => Some(mh::table(spec.maglev, spec.key.is_v6(), list)),
         _ => None,
     }
 }

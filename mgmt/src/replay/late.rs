@@ -134,7 +134,10 @@ impl Late {
                 let mut behind = self.seen.values().filter(|seen| seen.is(&theirs)).map(|seen| seen.behind);
                 theirs.rest == own.rest
                     && behind.any(|behind| {
-                        (own.seconds..=own.seconds + behind.div_ceil(1000)).contains(&theirs.seconds)
+                        let possible = own.seconds..=own.seconds + behind.div_ceil(1000);
+                        // Ours may have been armed again before the kernel's was.
+                        possible.contains(&theirs.seconds)
+                            || possible.contains(&(theirs.seconds + REARMED / 1000))
                     })
             }
             (None, None) => self.counts(kernel, ours),
@@ -250,6 +253,9 @@ mod tests {
         late.see(31_000, [template(59_000)]);
         assert!(late.differ(&line(59), &line(59)) && late.differ(&line(62), &line(59)));
         assert!(!late.differ(&line(63), &line(59)) && !late.differ(&line(58), &line(59)));
+        // Ours has just been armed again.
+        assert!(late.differ(&line(0), &line(59)) && late.differ(&line(1), &line(59)));
+        assert!(!late.differ(&line(2), &line(59)) && !late.differ(&line(0), &line(57)));
         // Two rounds later.
         late.see(151_000, [template(59_000)]);
         assert!(late.differ(&line(59), &line(53)) && !late.differ(&line(53), &line(59)));

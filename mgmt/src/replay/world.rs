@@ -39,6 +39,8 @@ const STEP_MS: u32 = 250;
 const FINE_MS: u32 = 24;
 /// Between two rounds of the management's housekeeping.
 const HOUSEKEEPING_MS: u32 = 1000;
+/// Between two looks at which connections there are, while time passes: shorter than any template is armed again for.
+const LOOK_MS: u32 = 10_000;
 /// How long before its trace's start the recorded director's namespace was made: its estimators, which go every 2 s from then
 /// on, show in the traces with rates that they first went some 1.5 s after the start.
 const MADE_MS: u32 = 500;
@@ -134,6 +136,9 @@ impl World {
             }
             if self.now_ms().is_multiple_of(HOUSEKEEPING_MS) {
                 self.housekeep();
+            }
+            if self.now_ms().is_multiple_of(LOOK_MS) {
+                self.look();
             }
         }
         if left > STEP_MS {
