@@ -1,22 +1,19 @@
-//! Capture files as the pcap vdev replays them (the classic format of libpcap, microseconds, Ethernet).
+//! Capture files for the pcap vdev.
 
 use crate::traffic::Frames;
 use anyhow::{Context, Result};
+use dataplane::bench::Capture;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-const MAGIC: u32 = 0xa1b2_c3d4;
-const VERSION: [u16; 2] = [2, 4];
-const SNAPSHOT_LENGTH: u32 = 65_535;
-const LINKTYPE_ETHERNET: u32 = 1;
 /// Longest frame.
 const LONGEST: usize = 1514;
 
 /// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer<W: Write> {
-    out: W,
+    capture: Capture<W>,
     frame: Vec<u8>,
 }
 
@@ -29,31 +26,21 @@ impl Writer<BufWriter<File>> {
 }
 
 impl<W: Write> Writer<W> {
-    fn new(mut out: W) -> std::io::Result<Self> {
-        out.write_all(&MAGIC.to_le_bytes())?;
-        for number in VERSION {
-            out.write_all(&number.to_le_bytes())?;
-        }
-        for number in [0, 0, SNAPSHOT_LENGTH, LINKTYPE_ETHERNET] {
-            out.write_all(&number.to_le_bytes())?;
-        }
-        Ok(Self { out, frame: vec![0; LONGEST] })
+    fn new(out: W) -> std::io::Result<Self> {
+        Ok(Self { capture: Capture::new(out)?, frame: vec![0; LONGEST] })
     }
 
     /// Adds a flow's frame.
     pub(crate) fn add(&mut self, frames: &Frames, flow: u64, server: u16) -> Result<()> {
         let length = frames.write(flow, server, &mut self.frame);
-        let lengths = u32::try_from(length)?.to_le_bytes();
-        for part in [&[0; 8], &lengths[..], &lengths, &self.frame[..length]] {
-            self.out.write_all(part).context("cannot write a capture file")?;
-        }
-        Ok(())
+        self.capture.frame(0, &self.frame[..length]).context("cannot write a capture file")
     }
 
     /// Ends the file.
     pub(crate) fn end(mut self) -> Result<()> {
-        self.out.flush().context("cannot write a capture file")
+        self.capture.flush().context("cannot write a capture file")
     }
+}
 }
 
 #[cfg(test)]
@@ -68,9 +55,10 @@ mod tests {
         let shape =
             Shape { protocol: Protocol::Udp, ipv6: false, services: 2, destinations: 1, frame, flows: 5 };
         let frames = Frames::new(&shape, Sender::Clients, Segment::Ack, 0);
-        let mut writer = Writer::new(Vec::new()).unwrap();
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file).unwrap();
         (0..5).filter(|flow| flow % 2 == 0).for_each(|flow| writer.add(&frames, flow, 0).unwrap());
-        let file = writer.out;
+        writer.end().unwrap();
         assert_eq!(file[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
         assert_eq!(file.len(), 24 + 3 * (16 + 64));
         for (index, record) in file[24..].chunks(80).enumerate() {

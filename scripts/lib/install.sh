@@ -5,7 +5,8 @@
 COMMANDS=(
     gcc:gcc pkg-config:pkg-config python3:python3 jq:jq curl:curl shellcheck:shellcheck
     ip:iproute2 ifconfig:net-tools ping:iputils-ping arping:iputils-arping ethtool:ethtool nft:nftables
-    tcpdump:tcpdump nginx:nginx-light wrk:wrk ps:procps taskset:util-linux dpdk-testpmd:dpdk-dev valgrind:valgrind
+    tcpdump:tcpdump tshark:tshark editcap:wireshark-common nginx:nginx-light wrk:wrk ps:procps taskset:util-linux
+    dpdk-testpmd:dpdk-dev valgrind:valgrind
     ipvsadm:ipvsadm keepalived:keepalived ldirectord:ldirectord vsftpd:vsftpd
 )
 

@@ -31,6 +31,8 @@ source "$LIB/books.sh"
 source "$LIB/lvs.sh"
 # shellcheck source=load.sh
 source "$LIB/load.sh"
+# shellcheck source=captures.sh
+source "$LIB/captures.sh"
 # shellcheck source=transfers.sh
 source "$LIB/transfers.sh"
 # shellcheck source=modes.sh

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # set here, read by the scenarios
-# Large transfers both ways with their hashes, and captures whose every frame is checked.
+# Large transfers both ways with their hashes.
 
 # The port where uploads are answered with their hash.
 UPLOAD_PORT=8090
@@ -48,42 +48,6 @@ both_ways() {
 # HOST's receive buffers hold a megabyte. Linux lets them grow to 32 MB: a download at a limited rate is there as a whole before
 # its reader has begun, and whatever happens to the path then goes by unnoticed.
 keep_buffers_small() { on "$1" 'echo "4096 131072 1048576" >/proc/sys/net/ipv4/tcp_rmem'; }
-
-CAPTURE_PIDS=()
-CAPTURED=()
-
-# Checksums are whole and frames as on the wire for everybody from here on.
-without_offloads() {
-    local host interface
-    for host in client "${SERVERS[@]}" "$@"; do
-        for interface in eth0 eth1; do
-            on "$host" "ethtool -K $interface tx off tso off gso off gro off" >/dev/null 2>&1 || true
-        done
-    done
-}
-
-# start_captures HOST…: what each of them gets, from here to stop_captures.
-start_captures() {
-    local host
-    CAPTURE_PIDS=() CAPTURED=()
-    for host in "$@"; do
-        on_background "$host" tcpdump -i eth0 -Q in -s 0 -U -B 65536 -w "$LAB/$host.pcap" 'ip or ip6' 2>"$LAB/$host.tcpdump"
-        CAPTURE_PIDS+=($!)
-        CAPTURED+=("$LAB/$host.pcap")
-        wait_until 5 grep -q 'listening on' "$LAB/$host.tcpdump" || die "tcpdump does not start on $host"
-    done
-}
-
-# Ends them and claims that nothing was wrong in any frame.
-stop_captures() {
-    local checked
-    # What the capture buffers is written after a second.
-    sleep 1.2
-    kill -INT "${CAPTURE_PIDS[@]}"
-    wait "${CAPTURE_PIDS[@]}" || true
-    checked=$("$TOOLS/verify.py" "${CAPTURED[@]}") || die "a bad frame: $checked"
-    claim "every length and checksum is right in $checked" true
-}
 
 # wrk on the service, kept connections and a connection each; no request may fail.
 load_both_ways() {

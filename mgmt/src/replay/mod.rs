@@ -10,6 +10,7 @@
 //! Every trace is played by a process of its own in namespaces of its own ([`sandbox`]); the first process hands them out and
 //! reports. Exit codes: 0 nothing differs, 1 something does, 2 something could not be played.
 
+pub mod captures;
 pub mod compare;
 pub mod cursors;
 pub mod decode;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use captures::Captures;
 use play::Player;
 use report::{Report, TraceReport};
 use rules::Rules;
@@ -70,6 +72,9 @@ struct Arguments {
     /// Show every difference, explained ones too, instead of the first unexplained one
     #[arg(long)]
     all: bool,
+    /// Writes what came in to DIR/TRACE.in.pcap and what the engines sent to DIR/TRACE.out.pcap
+    #[arg(long, value_name = "DIR")]
+    pcap: Option<PathBuf>,
     /// Rules of explained differences instead of the built-in docs/ipvs-differences.toml
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -175,6 +180,9 @@ fn play_in_child(program: &Path, path: &Path, arguments: &Arguments) -> TraceRep
     if let Some(rules) = &arguments.rules {
         words.extend(["--rules".into(), rules.into()]);
     }
+    if let Some(directory) = &arguments.pcap {
+        words.extend(["--pcap".into(), directory.into()]);
+    }
     words.extend(["--".into(), path.into()]);
     let output = sandbox::enter(program, &words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     match output {
@@ -217,7 +225,12 @@ fn play_one(arguments: &Arguments, path: &Path) -> Result<TraceReport, String> {
     let rules = rules(arguments)?;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let library = crate::cli::library().map_err(|error| error.to_string())?;
+    let captures =
+        arguments.pcap.as_deref().map(|directory| Captures::new(directory, &name_of(path))).transpose()?;
     let mut player = Player::new(&program, &library, arguments.workers).map_err(|error| error.to_string())?;
+    if let Some(captures) = captures {
+        player.capture(captures);
+    }
     let mut told = start;
     let progress = |place: usize| {
         if told.elapsed() >= SIGN_OF_LIFE {
@@ -226,6 +239,7 @@ fn play_one(arguments: &Arguments, path: &Path) -> Result<TraceReport, String> {
         }
     };
     let played = player.play(&trace, &rules, progress).map_err(|error| error.to_string())?;
+    player.end_capture().map_err(|error| format!("--pcap: {error}"))?;
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(TraceReport::new(&trace.name, &played, milliseconds))
 }

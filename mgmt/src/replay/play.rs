@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::control::{ControlDirectory, Operators};
 use crate::ipvs;
 
+use super::captures::Captures;
 use super::compare::{self, Context, Found, Item, Mark, Said};
 use super::cursors::Cursors;
 use super::rules::Rules;
@@ -106,6 +107,19 @@ impl std::fmt::Debug for Player {
 }
 
 impl Player {
+    /// Has frames written to capture files.
+    pub fn capture(&self, captures: Captures) {
+        self.world.lock().capture(captures);
+    }
+
+    /// Ends the capture files, if there are any.
+    ///
+    /// # Errors
+    /// They could not be written.
+    pub fn end_capture(&self) -> std::io::Result<()> {
+        self.world.lock().end_capture()
+    }
+
     /// Furnishes this process's namespaces and starts a director in them.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::desired::{self, Change, Method, Scheduler, ServiceKey, SettingsEdit};
 use crate::management::{Limits, Management, Network, Port, View};
 use crate::protocol::{ConnectionEntry, ConnectionQuery, EntryProtocol, Fault, FaultKind, Request, Response};
 
+use super::captures::Captures;
 use super::cursors::Service;
 use super::host::Host;
 use super::late::{Entry, Late};
@@ -68,6 +69,8 @@ pub struct World {
     unplayed: Vec<String>,
     /// Servers that were masqueraded and are direct ones now.
     remade: BTreeSet<IpAddr>,
+    /// Where frames are written to.
+    captures: Option<Captures>,
 }
 
 impl World {
@@ -109,6 +112,7 @@ impl World {
             emitted: Vec::new(),
             unplayed: Vec::new(),
             remade: BTreeSet::new(),
+            captures: None,
         };
         world.management.tick_rates(0, &world.director.shared);
         world.publish();
@@ -167,6 +171,7 @@ impl World {
         let port = PortId(u8::try_from(packet.link).unwrap_or(0));
         let workers = u8::try_from(self.director.engines.len()).unwrap_or(1);
         self.receiver = (self.receiver + 1) % workers;
+        self.write(|captures, at_ms| captures.received(at_ms, &packet.frame));
         self.director.receive(WorkerId(self.receiver), port, [HeapPacket::new(&packet.frame)]);
         self.collect();
     }
@@ -176,6 +181,7 @@ impl World {
         for outcome in self.director.take_outcomes() {
             match outcome {
                 Outcome::Transmitted(port, frame) => {
+                    self.write(|captures, at_ms| captures.sent(at_ms, &frame));
                     self.emitted.push(Emitted { link: port.index(), frame });
                 }
                 Outcome::Punted(_, port, frame) => {
@@ -193,6 +199,26 @@ impl World {
         match headers.key(frame) {
             FlowKey::V4(tuple) => marks.of(&tuple, port),
             FlowKey::V6(tuple) => marks.of(&tuple, port),
+        }
+    }
+
+    /// Has every frame that comes in or leaves the engines from now on written to files.
+    pub fn capture(&mut self, captures: Captures) {
+        self.captures = Some(captures);
+    }
+
+    /// Ends the capture files.
+    ///
+    /// # Errors
+    /// They could not be written.
+    pub fn end_capture(&mut self) -> std::io::Result<()> {
+        self.captures.take().map_or(Ok(()), |mut captures| captures.end())
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Captures, u32) -> std::io::Result<()>) {
+        let at_ms = self.now_ms();
+        if let Some(Err(error)) = self.captures.as_mut().map(|captures| write(captures, at_ms)) {
+            self.unplayed.push(format!("--pcap: {error}"));
         }
     }
 
