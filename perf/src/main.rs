@@ -13,6 +13,7 @@ mod lab;
 mod machine;
 mod pcap;
 mod progress;
+mod rates;
 mod report;
 mod results;
 #[cfg(test)]
@@ -55,6 +56,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
         Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
         Command::Control(arguments) => changes::run(arguments, &interrupt)?,
+        Command::Ndr(arguments) => rates::ndr(arguments, &interrupt)?,
+        Command::Latency(arguments) => rates::latency(arguments, &interrupt)?,
         Command::Report(arguments) => return draw(&arguments.report, &report::read(&arguments.json)?),
     };
     let Some(output) = cli.command.output() else { return Ok(()) };

@@ -36,6 +36,11 @@ impl<W: Write> Writer<W> {
         self.capture.frame(0, &self.frame[..length]).context("cannot write a capture file")
     }
 
+    /// Adds a frame of other making.
+    pub(crate) fn add_frame(&mut self, frame: &[u8]) -> Result<()> {
+        self.capture.frame(0, frame).context("cannot write a capture file")
+    }
+
     /// Ends the file.
     pub(crate) fn end(mut self) -> Result<()> {
         self.capture.flush().context("cannot write a capture file")

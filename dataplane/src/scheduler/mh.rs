@@ -46,16 +46,38 @@ struct Permutation {
     place: u16,
     next: u32,
     skip: u32,
+    /// [`LANES`] skips.
+    strides: u32,
     turns: u32,
 }
 
+/// Slots of a permutation that are looked at together.
+const LANES: usize = 4;
+
 impl Permutation {
-    /// On to its next slot. Both numbers are below the size, so that a subtraction does for the remainder.
+    /// The next free slot; the permutation stands behind it then. Steps depend on each other, looks do not: some slots ahead are
+    /// known by wider steps.
     #[inline(always)]
-    const fn step(&mut self, size: u32) {
-        let next = self.next + self.skip;
-        self.next = if next < size { next } else { next - size };
+    fn take(&mut self, taken: &Taken, size: u32) -> u32 {
+        let mut lanes = [self.next; LANES];
+        for lane in 1..LANES {
+            lanes[lane] = sum(lanes[lane - 1], self.skip, size);
+        }
+        let stride = self.strides;
+        while lanes.iter().fold(true, |all, slot| all & taken.contains(*slot)) {
+            lanes = lanes.map(|slot| sum(slot, stride, size));
+        }
+        let free = lanes.into_iter().find(|slot| !taken.contains(*slot)).unwrap_or(self.next);
+        self.next = sum(free, self.skip, size);
+        free
     }
+}
+
+/// The remainder of a sum of two numbers below `size`.
+#[inline(always)]
+const fn sum(a: u32, b: u32, size: u32) -> u32 {
+    let sum = a + b;
+    if sum < size { sum } else { sum - size }
 }
 
 /// The slots that have a destination, a bit each: of a hundred slots that are tried, few are free, and the bits of the largest
@@ -108,10 +130,13 @@ pub(super) fn table(maglev: Maglev, v6_service: bool, list: impl Iterator<Item =
         .filter(|(_, share)| share.last_weight > 0)
         .map(|(place, share)| {
             let key = server_key(share.server, v6_service, maglev.canonical).wrapping_add(share.port.into());
+            let skip = hash::siphash_1_3(key, SKIP) % (size - 1) + 1;
+            let twice = sum(skip, skip, size);
             Permutation {
                 place: *place,
                 next: hash::siphash_1_3(key, BEGIN) % size,
-                skip: hash::siphash_1_3(key, SKIP) % (size - 1) + 1,
+                skip,
+                strides: sum(twice, twice, size),
                 turns: ((share.last_weight / divisor) >> shift).max(1),
             }
         })
@@ -121,12 +146,9 @@ pub(super) fn table(maglev: Maglev, v6_service: bool, list: impl Iterator<Item =
     while left > 0 {
         for one in &mut permutations {
             for _ in 0..one.turns.min(left) {
-                while taken.contains(one.next) {
-                    one.step(size);
-                }
-                taken.insert(one.next);
-                table[one.next as usize] = one.place;
-                one.step(size);
+                let slot = one.take(&taken, size);
+                taken.insert(slot);
+                table[slot as usize] = one.place;
                 left -= 1;
             }
         }

@@ -5,6 +5,7 @@ mod control;
 mod engine;
 mod flood;
 mod forward;
+mod rates;
 mod report;
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +15,7 @@ use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
 pub(crate) use forward::{ForwardArguments, Link};
+pub(crate) use rates::{LatencyArguments, NdrArguments};
 pub(crate) use report::ReportArguments;
 use std::path::PathBuf;
 
@@ -38,6 +40,10 @@ pub(crate) enum Command {
     Flood(FloodArguments),
     /// How long do changes take in the real uvsd, and what does its worker suffer from them?
     Control(ControlArguments),
+    /// What rate does the director take without loss (RFC 2544), by a generator on bare metal?
+    Ndr(NdrArguments),
+    /// How long is a packet on its way, by a generator on bare metal?
+    Latency(LatencyArguments),
     /// Draw results of earlier runs on one page.
     Report(ReportArguments),
 }
@@ -51,6 +57,8 @@ impl Command {
             Self::Connections(arguments) => Some(&arguments.output),
             Self::Flood(arguments) => Some(&arguments.output),
             Self::Control(arguments) => Some(&arguments.output),
+            Self::Ndr(arguments) => Some(&arguments.output),
+            Self::Latency(arguments) => Some(&arguments.output),
             Self::Report(_) => None,
         }
     }

@@ -33,6 +33,9 @@ pub(super) enum Axis {
     Names(String, Vec<String>),
 }
 
+/// From values to 0..1.
+type Scale = Box<dyn Fn(f64) -> f64>;
+
 impl Axis {
     fn title(&self) -> &str {
         match self {
@@ -41,7 +44,7 @@ impl Axis {
     }
 
     /// From values to 0..1, and the values that are written beside the axis.
-    fn scale(&self, values: &[f64]) -> (Box<dyn Fn(f64) -> f64>, Vec<(f64, String)>) {
+    fn scale(&self, values: &[f64]) -> (Scale, Vec<(f64, String)>) {
         let greatest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         match self {
             Self::Names(_, names) => {
@@ -60,8 +63,10 @@ impl Axis {
                 let least = values.iter().copied().filter(|value| *value > 0.0).fold(greatest, f64::min);
                 let (low, high) = (least.log10().floor(), greatest.log10().ceil());
                 let high = if high > low { high } else { low + 1.0 };
-                let decades =
-                    (0..=(high - low).min(20.0) as u32).map(|decade| 10_f64.powf(low + f64::from(decade)));
+                let decades = (0..=20)
+                    .map(|decade| low + f64::from(decade))
+                    .take_while(|decade| *decade <= high)
+                    .map(|decade| 10_f64.powf(decade));
                 let ticks = decades.map(|tick| (tick, short(tick))).collect();
                 (Box::new(move |value: f64| (value.max(1e-300).log10() - low) / (high - low)), ticks)
             }
