@@ -46,7 +46,6 @@ impl<W: Write> Writer<W> {
         self.capture.flush().context("cannot write a capture file")
     }
 }
-}
 
 #[cfg(test)]
 mod tests {
