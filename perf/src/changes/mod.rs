@@ -8,7 +8,7 @@ mod buckets;
 mod state;
 
 use crate::child::TemporaryDirectory;
-use crate::cli::{ControlArguments, Link};
+use crate::cli::{ControlArguments, Link, Spread};
 use crate::client::Request;
 use crate::forward::beside_this_program;
 use crate::forward::director::{Counts, Director};
@@ -67,6 +67,7 @@ fn plan(arguments: &ControlArguments, machine: &Machine) -> Result<Plan> {
     Ok(Plan {
         rules: Rules::new(&shape, Forwarding::new(Mode::Dr, None, None)?),
         link: Link::Pcap,
+        spread: Spread::Owner,
         cpus: vec![arguments.cpu.unwrap_or_else(|| machine.last_cpu())],
         machine_cpus: machine.cpus,
         hugepages: false,

@@ -16,6 +16,25 @@ pub(crate) enum Link {
     Memif,
 }
 
+/// How flows are spread over the workers' queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Spread {
+    /// Each flow comes to the worker that owns it, as by a NIC that is set up for the director.
+    Owner,
+    /// In turn, as by a NIC that knows nothing: workers hand packets to each other.
+    Turn,
+}
+
+impl Spread {
+    /// As results write it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Turn => "turn",
+        }
+    }
+}
+
 impl Link {
     /// As results write it.
     pub(crate) const fn name(self) -> &'static str {
@@ -59,6 +78,9 @@ pub(crate) struct ForwardArguments {
     /// Workers of the director
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) workers: u8,
+    /// How flows are spread over the workers' queues
+    #[arg(long, value_enum, default_value = "owner")]
+    pub(crate) spread: Spread,
     /// A CPU for each worker [default: the last ones]
     #[arg(long, value_name = "CPU[,CPU…]", value_delimiter = ',')]
     pub(crate) cpus: Option<Vec<usize>>,

@@ -14,7 +14,7 @@ pub(crate) use control::ControlArguments;
 use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
-pub(crate) use forward::{ForwardArguments, Link};
+pub(crate) use forward::{ForwardArguments, Link, Spread};
 pub(crate) use rates::{LatencyArguments, NdrArguments};
 pub(crate) use report::ReportArguments;
 use std::path::PathBuf;

@@ -123,8 +123,9 @@ impl<A: Address> Turns for LookUp<A> {
     }
 }
 
+/// A flow's tuple, from the client to the service.
 #[inline(always)]
-fn tuple<A: Address>(shape: &Shape, flow: u64) -> Tuple<A> {
+pub(crate) fn tuple<A: Address>(shape: &Shape, flow: u64) -> Tuple<A> {
     let client = Client::of(flow).end(shape.ipv6);
     let service = shape.service(shape.service_of(flow));
     Tuple {

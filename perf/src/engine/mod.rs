@@ -23,7 +23,7 @@ use dataplane::address::Address;
 use dataplane::connection::Size;
 pub(crate) use established::Established;
 use floor::LookUp;
-pub(crate) use floor::TwoLines;
+pub(crate) use floor::{TwoLines, tuple};
 use serde_json::json;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -11,10 +11,11 @@ use std::path::Path;
 pub(crate) fn text(plan: &Plan, devices: &Devices, control: &Path) -> String {
     let shape = &plan.rules.shape;
     let cpus: Vec<String> = plan.cpus.iter().map(usize::to_string).collect();
-    let housekeeping = if plan.cpus.contains(&plan.housekeeping_cpu()) {
-        String::new()
+    // With a worker on every CPU the director insists on workers that rest when there is nothing to do: here there always is.
+    let (housekeeping, idle) = if plan.cpus.contains(&plan.housekeeping_cpu()) {
+        (String::new(), "sleep")
     } else {
-        format!("housekeeping_cpus = [{}]\n", plan.housekeeping_cpu())
+        (format!("housekeeping_cpus = [{}]\n", plan.housekeeping_cpu()), "poll")
     };
     let (ipv4, ipv6) = match shape.ipv6 {
         false => (plan.connections(), 1024),
@@ -23,7 +24,7 @@ pub(crate) fn text(plan: &Plan, devices: &Devices, control: &Path) -> String {
     let mut text = format!(
         "[dpdk]\nfile_prefix = \"uvs-perf-{pid}\"\nmemory_mib = {memory}\nhugepages = \"{hugepages}\"\n\
          extra_args = {extra:?}\n\n\
-         [workers]\ncount = {count}\ncpus = [{cpus}]\n{housekeeping}idle = \"poll\"\n\n\
+         [workers]\ncount = {count}\ncpus = [{cpus}]\n{housekeeping}idle = \"{idle}\"\n\n\
          [limits]\nconnections = {ipv4}\nconnections_ipv6 = {ipv6}\ntemplates = 1024\n\
          services = {services}\ndestinations = {destinations}\n\n\
          [control]\ndirectory = \"{control}\"\n\n[settings]\nsloppy_tcp = {sloppy}\n",
@@ -149,7 +150,8 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
-        assert!(!of(&plan(2, true)).contains("housekeeping"));
+        let full = of(&plan(2, true));
+        assert!(!full.contains("housekeeping") && full.contains("idle = \"sleep\""), "{full}");
     }
 
     #[test]

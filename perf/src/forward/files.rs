@@ -1,7 +1,8 @@
 //! The capture files of a run.
 
 use super::devices::SECOND_MAC;
-use crate::cli::Link;
+use crate::cli::{Link, Spread};
+use crate::engine::tuple;
 use crate::lab::Rules;
 use crate::pcap::Writer;
 use crate::traffic::{DIRECTOR_MAC, Frames, Mode, Segment, Sender};
@@ -9,14 +10,16 @@ use anyhow::{Context, Result, bail};
 use dataplane::bench::{Director, DirectorConfig, Outcome};
 use dataplane::id::{PortId, WorkerId};
 use dataplane::packet::HeapPacket;
+use dataplane::steering::{Owners, Steering};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// Flows whose servers are asked for together.
 const TOGETHER: u64 = 1024;
 
-/// Writes them: flow n is in the files of worker n modulo workers. Where servers' packets have a port of their own, they are in its
+/// Writes them, for each worker the flows that come to its queues. Where servers' packets have a port of their own, they are in its
 /// files, else behind the client's packet of the same flow.
-pub(crate) fn write(rules: &Rules, link: Link, files: &[Vec<PathBuf>]) -> Result<()> {
+pub(crate) fn write(rules: &Rules, link: Link, spread: Spread, files: &[Vec<PathBuf>]) -> Result<()> {
     let overhead = rules.forwarding.overhead(rules.shape.ipv6);
     let frames = |sender| Frames::new(&rules.shape, sender, Segment::Ack, overhead);
     let requests = frames(Sender::Clients);
@@ -31,8 +34,16 @@ pub(crate) fn write(rules: &Rules, link: Link, files: &[Vec<PathBuf>]) -> Result
     };
     let ports: Vec<&Vec<PathBuf>> = files.iter().collect();
     let first = ports.first().context("a run without files")?;
+    let queue = queues(rules, spread, first.len())?;
     for (worker, file) in first.iter().enumerate() {
-        let flows = || (worker as u64..rules.shape.flows).step_by(first.len());
+        let flows = || (0..rules.shape.flows).filter(|flow| queue(*flow) == worker);
+        if flows().next().is_none() {
+            bail!(
+                "{} flows leave a worker of {} without any: give more --flows",
+                rules.shape.flows,
+                first.len()
+            );
+        }
         let mut writer = Writer::create(file)?;
         for flow in flows() {
             writer.add(&requests, flow, 0)?;
@@ -50,6 +61,19 @@ pub(crate) fn write(rules: &Rules, link: Link, files: &[Vec<PathBuf>]) -> Result
         }
     }
     Ok(())
+}
+
+/// By which worker's queue a flow comes.
+fn queues(rules: &Rules, spread: Spread, workers: usize) -> Result<impl Fn(u64) -> usize> {
+    let shape = rules.shape;
+    // Without a NIC that hashes the director spreads clients.
+    let owners = Owners::new(Steering::Client, u8::try_from(workers)?);
+    Ok(move |flow: u64| match spread {
+        _ if workers == 1 => 0,
+        Spread::Owner if shape.ipv6 => owners.owner(&tuple::<Ipv6Addr>(&shape, flow)).index(),
+        Spread::Owner => owners.owner(&tuple::<Ipv4Addr>(&shape, flow)).index(),
+        Spread::Turn => usize::try_from(flow % workers as u64).unwrap_or(0),
+    })
 }
 
 /// The server of every flow: a director in memory is asked, which by these rules gives a flow the same server as any other.
@@ -121,9 +145,19 @@ mod tests {
         let two_ports: Vec<Vec<PathBuf>> =
             (0..2).map(|port| (0..2).map(|worker| file(port, worker)).collect()).collect();
         let records = |path: &PathBuf| (std::fs::metadata(path).unwrap().len() - 24) / 96;
-        write(&rules, Link::Pcap, &two_ports).unwrap();
+        write(&rules, Link::Pcap, Spread::Turn, &two_ports).unwrap();
         assert_eq!(two_ports.concat().iter().map(records).collect::<Vec<_>>(), [1500; 4]);
-        write(&rules, Link::Vhost, &two_ports[..1]).unwrap();
+        write(&rules, Link::Vhost, Spread::Turn, &two_ports[..1]).unwrap();
         assert_eq!(two_ports[0].iter().map(records).collect::<Vec<_>>(), [3000; 2]);
+    }
+    #[test]
+    fn flows_come_to_their_owners() {
+        for ipv6 in [false, true] {
+            let rules = rules(ipv6, Protocol::Udp);
+            let queue = queues(&rules, Spread::Owner, 2).unwrap();
+            let first = (0..3000).filter(|flow| queue(*flow) == 0).count();
+            assert!((1300..=1700).contains(&first), "{first}");
+            assert!((0..3000).all(|flow| queues(&rules, Spread::Owner, 1).unwrap()(flow) == 0));
+        }
     }
 }

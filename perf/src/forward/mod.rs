@@ -81,6 +81,7 @@ fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<P
     let mut plan = Plan {
         rules,
         link: arguments.link,
+        spread: arguments.spread,
         cpus,
         machine_cpus: machine.cpus,
         hugepages: false,
@@ -197,6 +198,7 @@ fn parameters(arguments: &ForwardArguments, plan: &Plan) -> Parameters {
     for (name, value) in [
         ("link", json!(plan.link.name())),
         ("workers", json!(plan.cpus.len())),
+        ("spread", json!(plan.spread.name())),
         ("hugepages", json!(plan.hugepages)),
         ("seconds", json!(arguments.seconds)),
         ("windows", json!(arguments.windows)),

@@ -2,7 +2,7 @@
 
 use super::devices::Devices;
 use super::files;
-use crate::cli::Link;
+use crate::cli::{Link, Spread};
 use crate::lab::Rules;
 use crate::traffic::Direction;
 use anyhow::{Result, bail};
@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) rules: Rules,
     /// Where packets come from.
     pub(crate) link: Link,
+    /// Which queue flows come to.
+    pub(crate) spread: Spread,
     /// A CPU for each worker.
     pub(crate) cpus: Vec<usize>,
     /// CPUs of the machine.
@@ -78,7 +80,8 @@ impl Plan {
             bail!(
                 "the pcap vdev keeps every frame in a packet buffer, and a port of the director has at most {most} for \
                  a worker: give at most {} flows, or measure the engine alone with `uvs-perf engine`",
-                most * self.cpus.len() as u64
+                most * self.cpus.len() as u64 * self.rules.shape.flows
+                    / (self.flows_of_one() * self.cpus.len() as u64)
             );
         }
         Ok(())
@@ -95,7 +98,7 @@ impl Plan {
 
     /// Writes them.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        files::write(&self.rules, self.link, &self.files(directory))
+        files::write(&self.rules, self.link, self.spread, &self.files(directory))
     }
 
     /// The devices.
@@ -103,9 +106,10 @@ impl Plan {
         Devices::new(self.link, &self.files(directory), directory)
     }
 
-    /// Flows of the worker that has most.
+    /// Flows of the worker that has most, about.
     fn flows_of_one(&self) -> u64 {
-        self.rules.shape.flows.div_ceil(self.cpus.len() as u64)
+        let even = self.rules.shape.flows.div_ceil(self.cpus.len() as u64);
+        if self.cpus.len() == 1 || self.spread == Spread::Turn { even } else { even + even / 8 }
     }
 
     /// Packet buffers that hold all files and what is under way.
@@ -160,6 +164,7 @@ pub(crate) mod tests {
         Plan {
             rules: Rules::new(&shape, Forwarding::new(Mode::Dr, None, None).unwrap()),
             link: Link::Pcap,
+            spread: Spread::Owner,
             cpus: (2 - workers..2).collect(),
             machine_cpus: 2,
             hugepages,
