@@ -60,7 +60,7 @@ fn without_any_service_packets_reach_the_local_stack() {
     lab.publish();
     assert_eq!(lab.receive(&ack(1)), []);
     // An ICMP error about the server's answer.
-    let answer = Frame::new("10.0.0.100:80".parse().unwrap(), from_client(1, 80).source).tcp(tcp::ACK);
+    let answer = Frame::new(from_client(1, 80).destination, from_client(1, 80).source).tcp(tcp::ACK);
     let message = [&[3, 3, 0xfc, 0xfc, 0, 0, 0, 0], &answer[14..42]].concat();
     let error = from_client(1, 0).ip(1, &message);
     assert_eq!(lab.forwarded(&error), Some(68), "whether there is the service does not matter");
