@@ -66,7 +66,7 @@ any_frame() { grep -q 'frames:[1-9]' "$LAB/judged"; }
 
 # How many headers of which kind, from tshark's tables: lines like `    tcp      frames:8 bytes:471`.
 looked_at() {
-    awk '/frames:/ && $1 !~ /^(eth|data|frame|ethertype)$/ { sub("frames:", "", $2); sum[$1] += $2 }
+    awk '/frames:/ && $1 !~ /^(eth|data|frame|ethertype|_ws\..*)$/ { sub("frames:", "", $2); sum[$1] += $2 }
         END { for (name in sum) printf "%d %s\n", sum[name], name }' "$LAB/judged" | sort -rn | paste -sd ',' | sed 's/,/, /g'
 }
 

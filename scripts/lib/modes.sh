@@ -84,7 +84,7 @@ tunnel_end_up() {
         DECAPSULATION='the ipip module'
     else
         DECAPSULATION='lab-tools/decapsulate.py (no ipip module here)'
-        start_tool "$1" "decapsulate-$1" "$TOOLS/decapsulate.py" tunl0
+        start_tool "$1" "decapsulate-$1" "$TOOLS/decapsulate.py" tunl0 ipip
     fi
 }
 
