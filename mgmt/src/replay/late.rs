@@ -255,7 +255,7 @@ mod tests {
         assert!(!late.differ(&line(63), &line(59)) && !late.differ(&line(58), &line(59)));
         // Ours has just been armed again.
         assert!(late.differ(&line(0), &line(59)) && late.differ(&line(2), &line(59)));
-        assert!(!late.differ(&line(3), &line(59)) && !late.differ(&line(0), &line(57)));
+        assert!(!late.differ(&line(3), &line(59)) && !late.differ(&line(0), &line(56)));
         // Two rounds later.
         late.see(151_000, [template(59_000)]);
         assert!(late.differ(&line(59), &line(53)) && !late.differ(&line(53), &line(59)));
