@@ -64,13 +64,32 @@ impl Client {
             // What has no id of ours is an event.
             if answer["id"].as_u64() == Some(request.id) {
                 if let Some(error) = answer.get("error") {
-                    bail!("the director refused {}: {error}", request.method);
+                    bail!(Refused {
+                        busy: error["data"]["name"] == "busy",
+                        text: format!("the director refused {}: {error}", request.method),
+                    });
                 }
                 return Ok((answer["result"].take(), time));
             }
         }
     }
 }
+
+/// What the director said no to.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// It may say yes in a moment: states wait for a worker.
+    pub(crate) busy: bool,
+    text: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A request, ready to be sent.
 #[derive(Debug)]
@@ -95,7 +114,10 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             let mut stream = BufReader::new(stream);
             writeln!(stream.get_mut(), "{}", json!({ "method": "hello" })).unwrap();
-            for reply in [json!({ "result": { "a": 1 } }), json!({ "error": { "code": -32601 } })] {
+            for reply in [
+                json!({ "result": { "a": 1 } }),
+                json!({ "error": { "code": -32002, "data": { "name": "busy" } } }),
+            ] {
                 let mut line = String::new();
                 stream.read_line(&mut line).unwrap();
                 let request: Value = serde_json::from_str(&line).unwrap();
@@ -107,7 +129,9 @@ mod tests {
         });
         let mut client = Client::connect(&path).unwrap();
         assert_eq!(client.call("stats", &json!({})).unwrap(), json!({ "a": 1 }));
-        assert!(client.call("other", &json!({})).unwrap_err().to_string().contains("refused other"));
+        let error = client.call("other", &json!({})).unwrap_err();
+        assert!(error.to_string().contains("refused other"));
+        assert!(error.downcast_ref::<Refused>().is_some_and(|refused| refused.busy));
         server.join().unwrap();
         assert!(client.call("stats", &json!({})).is_err());
     }
