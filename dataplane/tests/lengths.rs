@@ -160,6 +160,9 @@ fn ipv6_pieces_leave_as_they_came_and_are_judged_one_by_one() {
     let outcomes = give(&mut lab, &cut_v6(&datagram(4001), 1400), &[0, 1, 2]);
     let [Outcome::Transmitted(_, icmp)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert_eq!((icmp[54], &icmp[58..62]), (2, &1400_u32.to_be_bytes()[..]));
+    // It quotes the datagram as the kernel has put it together, as far as fits: without a fragment header.
+    let whole = datagram(4001);
+    assert_eq!((icmp.len(), &icmp[62..69], &icmp[70..]), (14 + 1280, &whole[14..21], &whole[22..14 + 1232]));
 }
 
 /// Section 1.2: what is not whole within 30 s is dropped.

@@ -373,63 +373,125 @@ fn a_tunnel_in_a_tunnel_and_back_to_the_virtual_address_is_the_kernels() {
     assert_eq!(gateway.receive(CLIENTS, &frame), [Outcome::Punted(PuntClass::Stray, CLIENTS, frame)]);
 }
 
-/// Puts IPv4 fragments together: the whole packet, if they are all there.
+/// Puts fragments together: the whole packet, if they are all there and name the same datagram.
 fn together(frames: &[Vec<u8>]) -> Vec<u8> {
+    let v6 = frames[0][12..14] == [0x86, 0xdd];
+    let field = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    if v6 && frames[0][20] != 44 {
+        assert_eq!(frames.len(), 1);
+        return frames[0].clone();
+    }
+    let name = if v6 { 58..62 } else { 18..20 };
     let mut parts: Vec<(usize, &[u8])> = Vec::new();
     for frame in frames {
-        assert!(checksum::header_valid(&frame[14..34]));
-        let offset = usize::from(u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff) * 8;
-        let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
-        parts.push((offset, &frame[34..14 + length]));
+        let (offset, start, end) = if v6 {
+            (field(frame, 56) & 0xfff8, 62, 54 + field(frame, 18))
+        } else {
+            assert!(checksum::header_valid(&frame[14..34]));
+            ((field(frame, 20) & 0x1fff) * 8, 34, 14 + field(frame, 16))
+        };
+        assert_eq!(frame[name.clone()], frames[0][name.clone()], "of the same datagram");
+        parts.push((offset.into(), &frame[start..end.into()]));
     }
+    assert!(frames.len() == 1 || frames[0][name].iter().any(|byte| *byte != 0), "fragments need a name");
     parts.sort_unstable();
     let mut data = Vec::new();
     for (offset, part) in parts {
         assert_eq!(offset, data.len(), "a gap, or an overlap");
         data.extend(part);
     }
-    let mut whole = frames[0][..34].to_vec();
-    whole[16..18].copy_from_slice(&u16::try_from(20 + data.len()).unwrap().to_be_bytes());
-    whole[20..22].fill(0);
-    checksum::fill_header(&mut whole[14..34]);
+    let mut whole = frames[0][..if v6 { 54 } else { 34 }].to_vec();
+    if v6 {
+        whole[20] = frames[0][54];
+        whole[18..20].copy_from_slice(&u16::try_from(data.len()).unwrap().to_be_bytes());
+    } else {
+        whole[16..18].copy_from_slice(&u16::try_from(20 + data.len()).unwrap().to_be_bytes());
+        whole[20..22].fill(0);
+        checksum::fill_header(&mut whole[14..34]);
+    }
     [whole, data].concat()
 }
 
+fn tunnels() -> [Method; 5] {
+    use TunnelChecksum::{None, Plain};
+    [
+        tunnel(TunnelKind::Ipip, None),
+        tunnel(TunnelKind::Gre, None),
+        tunnel(TunnelKind::Gue, None),
+        tunnel(TunnelKind::Gue, Plain),
+        tunnel(TunnelKind::Gre, Plain),
+    ]
+}
+
+/// A gateway with one tunnel's destination of a UDP service.
+fn names(workers: u8, virtual_end: &str, server: &str, method: Method) -> Gateway {
+    let mut gateway = Gateway::of(workers, Steering::Client);
+    let service = key(17, &end(virtual_end).ip().to_string(), 53);
+    gateway.service(service);
+    gateway.destination(service, ip(server), 53, method);
+    gateway
+}
+
+fn to_server(outcomes: Vec<Outcome>) -> Vec<Vec<u8>> {
+    let sent = |outcome| match outcome {
+        Outcome::Transmitted(SERVERS, frame) => {
+            assert!(frame.len() <= 1514);
+            frame
+        }
+        other => panic!("{other:?}"),
+    };
+    outcomes.into_iter().map(sent).collect()
+}
+
+const NAMES: [(&str, &str); 2] = [(CLIENT, "10.0.0.100:53"), (CLIENT6, "[2001:db8::100]:53")];
+
+/// The kernel has put a datagram together before it goes into a tunnel: one outer packet with one checksum carries it.
 #[test]
-fn a_datagram_in_pieces_leaves_in_one_outer_packet_of_as_short_pieces() {
-    use TunnelChecksum::{None, Plain, Remote};
-    for workers in [1, 3] {
-        for (kind, sum) in [
-            (TunnelKind::Ipip, None),
-            (TunnelKind::Gre, None),
-            (TunnelKind::Gre, Plain),
-            (TunnelKind::Gue, None),
-            (TunnelKind::Gue, Plain),
-            (TunnelKind::Gue, Remote),
-        ] {
-            let method = tunnel(kind, sum);
-            let mut gateway = Gateway::of(workers, Steering::Client);
-            gateway.service(key(17, VIP, 53));
-            gateway.destination(key(17, VIP, 53), ip(FAR), 53, method);
-            let frame =
-                Frame { payload: vec![9; 3001], dont_fragment: false, ..request(CLIENT, "10.0.0.100:53") };
-            for (most, turned) in [(400, false), (1400, true), (1480, false)] {
+fn a_datagram_in_pieces_leaves_in_one_outer_packet() {
+    for (workers, method) in [1, 3].into_iter().flat_map(|workers| tunnels().map(|method| (workers, method)))
+    {
+        for ((client, virtual_end), server) in NAMES.into_iter().flat_map(|name| [(name, FAR), (name, NEAR6)])
+        {
+            let mut gateway = names(workers, virtual_end, server, method);
+            for (length, most) in [(3001, 400), (3001, 1336), (4001, 1000), (700, 400)] {
+                let payload = vec![9; length];
+                let frame = Frame { payload, dont_fragment: false, ..request(client, virtual_end) };
                 let mut given = pieces(&frame, most);
-                if turned {
-                    given.reverse();
-                }
-                let mut out = Vec::new();
-                for (worker, piece) in given.iter().enumerate() {
-                    for outcome in gateway.receive_on(worker, CLIENTS, piece) {
-                        let Outcome::Transmitted(SERVERS, frame) = outcome else { panic!("{outcome:?}") };
-                        assert!(frame.len() <= 1514);
-                        out.push(frame);
-                    }
-                }
-                assert!(out.iter().all(|frame| frame.len() <= 34 + most), "{method:?}");
-                let expected = Frame { ttl: 63, ..frame.clone() }.udp();
-                assert_eq!(unwrap(&together(&out), method), expected[14..], "{method:?}, {most}");
+                given.rotate_left(1);
+                let received = given.iter().enumerate();
+                let out = received.flat_map(|(worker, piece)| gateway.receive_on(worker, CLIENTS, piece));
+                let out = to_server(out.collect());
+                let expected = Frame { ttl: 63, ..frame }.udp();
+                let inner = unwrap(&together(&out), method);
+                assert_eq!(inner, expected[14..], "{method:?} to {server}, {most}");
             }
         }
+    }
+}
+
+/// RFC 791 and the kernel: what may be cut is, whatever carries it.
+#[test]
+fn a_packet_too_long_for_a_tunnel_leaves_in_fragments_of_the_outer_one() {
+    for (method, server) in tunnels().into_iter().flat_map(|method| [(method, FAR), (method, NEAR6)]) {
+        let mut gateway = names(1, NAMES[0].1, server, method);
+        let frame = request(CLIENT, NAMES[0].1);
+        let frame = Frame { payload: vec![9; 1472], dont_fragment: false, ..frame };
+        let out = to_server(gateway.receive(CLIENTS, &frame.clone().udp()));
+        assert_eq!(out.len(), 2, "{method:?} to {server}");
+        let expected = Frame { ttl: 63, ..frame }.udp();
+        assert_eq!(unwrap(&together(&out), method), expected[14..]);
+        assert_eq!(gateway.director.dropped(DropReason::Fragmented), 1);
+    }
+}
+
+#[test]
+fn a_datagram_that_outgrows_its_outer_packet_is_dropped() {
+    for server in [FAR, NEAR6] {
+        let mut gateway = names(1, NAMES[0].1, server, ipip());
+        let frame = request(CLIENT, NAMES[0].1);
+        let frame = Frame { payload: vec![9; 65_500], dont_fragment: false, ..frame };
+        let given = pieces(&frame, 1480);
+        let outcomes: Vec<_> = given.iter().flat_map(|piece| gateway.receive(CLIENTS, piece)).collect();
+        assert_eq!((outcomes, gateway.director.dropped(DropReason::OverMtu)), (vec![], given.len() as u64));
     }
 }

@@ -53,10 +53,32 @@ fn flow_port(key: &FlowKey) -> u16 {
     FIRST_PORT + short(spread as usize)
 }
 
+/// The outer headers of one packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Wrapping<'a> {
+    /// What the destination's packets have in common.
+    pub outer: &'a Encapsulation,
+    /// Whether the outer IPv4 header says so.
+    pub dont_fragment: bool,
+    /// For an outer IPv4 header without it.
+    pub identification: u16,
+    /// What follows the frame: the other pieces of its datagram.
+    pub later: Later,
+}
+
+/// The end of a packet, in other frames than its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Later {
+    /// Its bytes.
+    pub length: usize,
+    /// Their sum (RFC 1071); what comes before has an even length.
+    pub sum: u16,
+}
+
 /// Puts a packet whose TTL has been taken one from inside the outer headers of a tunnel. The Ethernet header moves to the front
 /// with its VLAN tags, and what followed the packet as padding goes.
 ///
-/// `headers` are what parsing said of the frame; `dont_fragment` is for the outer header, `identification` for one without it.
+/// `headers` are what parsing said of the frame, with the length of the whole packet.
 ///
 /// # Errors
 /// Why it cannot be sent: no headroom, longer than a packet can be, or a checksum over data that is not in the first segment.
@@ -64,19 +86,19 @@ fn flow_port(key: &FlowKey) -> u16 {
 pub fn encapsulate<P: Packet>(
     packet: &mut P,
     headers: &Headers,
-    outer: &Encapsulation,
-    dont_fragment: bool,
-    identification: u16,
+    wrapping: &Wrapping<'_>,
 ) -> Result<(), DropReason> {
+    let Wrapping { outer, dont_fragment, identification, later } = *wrapping;
     let network = usize::from(headers.network);
     let ip_length = headers.ip_length as usize;
+    let end = (network + ip_length).saturating_sub(later.length);
     let overhead = usize::from(outer.length);
     let gue = outer.tunnel.kind == TunnelKind::Gue;
     let port = if gue { flow_port(&headers.key(packet.data())) } else { 0 };
     let inner = inner_of(packet.data(), headers);
-    if packet.segments() == 1 && packet.total_length() > network + ip_length {
+    if packet.segments() == 1 && packet.total_length() > end {
         // A packet of one segment can always be cut.
-        let _ = packet.set_length(network + ip_length);
+        let _ = packet.set_length(end);
     }
     packet.prepend(overhead).ok_or(DropReason::Headroom)?;
     let data = packet.data_mut();
@@ -112,11 +134,12 @@ pub fn encapsulate<P: Packet>(
     }
     match outer.tunnel.kind {
         TunnelKind::Ipip => Ok(()),
-        TunnelKind::Gue => fill_gue(ip, outer, payload, port),
+        TunnelKind::Gue => fill_gue(ip, outer, payload, port, later),
         TunnelKind::Gre if outer.tunnel.checksum == TunnelChecksum::None => Ok(()),
         TunnelKind::Gre => {
-            let Some(gre) = ip.get_mut(outer.ip_header()..length) else { return Err(DropReason::Segments) };
-            let sum = !checksum::sum(gre);
+            let here = outer.ip_header()..length.saturating_sub(later.length);
+            let Some(gre) = ip.get_mut(here) else { return Err(DropReason::Segments) };
+            let sum = !checksum::add(checksum::sum(gre), later.sum);
             gre[4..6].copy_from_slice(&sum.to_be_bytes());
             Ok(())
         }
@@ -134,21 +157,28 @@ fn inner_of(data: &[u8], headers: &Headers) -> Inner {
 }
 
 /// The UDP header in front of GUE, with its checksum over everything that follows.
-fn fill_gue(ip: &mut [u8], outer: &Encapsulation, payload: usize, port: u16) -> Result<(), DropReason> {
+fn fill_gue(
+    ip: &mut [u8],
+    outer: &Encapsulation,
+    payload: usize,
+    port: u16,
+    later: Later,
+) -> Result<(), DropReason> {
     let (header, udp) = ip.split_at_mut(outer.ip_header());
     udp[..2].copy_from_slice(&port.to_be_bytes());
     udp[4..6].copy_from_slice(&short(payload).to_be_bytes());
     if outer.tunnel.checksum == TunnelChecksum::None {
         return Ok(());
     }
-    let Some(datagram) = udp.get_mut(..payload) else { return Err(DropReason::Segments) };
+    let here = payload.saturating_sub(later.length);
+    let Some(datagram) = udp.get_mut(..here) else { return Err(DropReason::Segments) };
     // The pseudo header: both addresses, the protocol and the length.
     let addresses = if outer.outer == Family::V4 { &header[12..20] } else { &header[8..40] };
     let pseudo = checksum::add(
         checksum::sum(addresses),
         checksum::add(u16::from(crate::flow::protocol::UDP), short(payload)),
     );
-    let sum = !checksum::add(pseudo, checksum::sum(datagram));
+    let sum = !checksum::add(checksum::add(pseudo, checksum::sum(datagram)), later.sum);
     let sum = if sum == 0 { 0xffff } else { sum };
     datagram[UDP - 2..UDP].copy_from_slice(&sum.to_be_bytes());
     Ok(())

@@ -208,6 +208,14 @@ impl Headers {
         Self { ip_length, flags: self.flags | COLLECTED, ..self }
     }
 
+    /// The headers of a datagram that has been put together behind these, a first piece's.
+    #[must_use]
+    pub(crate) fn united(self) -> Self {
+        let fragment_header = if self.family == Family::V6 { 8 } else { 0 };
+        let flags = self.flags & !(COLLECTED | FIRST_FRAGMENT | MORE_FRAGMENTS);
+        Self { transport: self.transport.saturating_sub(fragment_header), flags, ..self }
+    }
+
     /// The headers of a first piece with its own length.
     #[must_use]
     pub(crate) const fn alone(self, ip_length: u32) -> Self {

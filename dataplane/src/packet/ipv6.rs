@@ -154,6 +154,30 @@ pub(super) fn quoted_transport(data: &[u8], start: usize, next: u8) -> Option<(u
     None
 }
 
+/// Takes the fragment header out of a packet that has one, as putting its datagram together does (RFC 8200, 4.5): what follows moves
+/// up, the frame's last 8 bytes are then of no meaning. The payload length is `payload`. `false`, with nothing changed, when there is
+/// none.
+pub(crate) fn remove_fragment_header(data: &mut [u8], network: usize, payload: u16) -> bool {
+    let (mut field, mut at) = (network + 6, network + HEADER);
+    for _ in 0..=MOST_HEADERS {
+        let (Some(next), Some(header)) = (data.get(field).copied(), chunk::<8>(data, at).copied()) else {
+            return false;
+        };
+        if next == FRAGMENT {
+            data[field] = header[0];
+            data[network + 4..network + 6].copy_from_slice(&payload.to_be_bytes());
+            data.copy_within(at + 8.., at);
+            return true;
+        }
+        if !is_extension(next) {
+            return false;
+        }
+        field = at;
+        at += extension_length(next, header[1]);
+    }
+    false
+}
+
 const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }

@@ -19,6 +19,7 @@ mod tests;
 
 pub use headers::{Family, Headers, KeptEnds, WireAddress, tcp};
 pub use heap::HeapPacket;
+pub(crate) use ipv6::remove_fragment_header;
 pub use parse::{Parsed, Refusal, destination_mac, parse, parse_into, source_mac};
 
 /// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.

@@ -13,7 +13,7 @@ use crate::exception::PuntClass;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId};
 use crate::packet::checksum::decrement_ttl;
-use crate::packet::encapsulate::encapsulate;
+use crate::packet::encapsulate::{Later, Wrapping, encapsulate};
 use crate::packet::icmp::{self, Report, relay};
 use crate::packet::rewrite::{self, End};
 use crate::packet::{Family, Headers, Packet};
@@ -141,10 +141,11 @@ impl<P: Packet> Core<P> {
     ) -> Result<(), DropReason> {
         let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
         // IPv6 in IPv4 goes without, as in the kernel.
-        let whole =
+        let dont_fragment =
             headers.family == Family::V4 && headers.dont_fragment() && turn.snapshot.settings.pmtu_disc;
         self.identification = self.identification.wrapping_add(1);
-        encapsulate(packet, headers, outer, whole, self.identification)
+        let (identification, later) = (self.identification, Later::default());
+        encapsulate(packet, headers, &Wrapping { outer, dont_fragment, identification, later })
     }
 
     /// Not straight on: no way, or a local one, or the packet's fault, or the next hop's MAC is not known yet. `mtu` is that for

@@ -4,17 +4,21 @@
 use super::Turn;
 use super::answer::Refused;
 use super::forward::{How, Outgoing, set_macs};
+use super::outer::Way;
 use super::pieces::Piece;
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::id::PortId;
-use crate::packet::{Family, Headers, Packet, checksum, datagram, options};
+use crate::packet::{Family, Headers, Packet, checksum, datagram, options, remove_fragment_header};
 use crate::snapshot::NextHop;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 /// What an ICMP error quotes of a packet at most, and so what a datagram is put together to: more than any answer takes.
-const QUOTED: usize = 576;
+const QUOTED_V4: usize = 576;
+const QUOTED_V6: usize = 1280;
+/// What an IPv6 datagram's pieces have and the datagram has not.
+const FRAGMENT_HEADER: usize = 8;
 
 /// How an IPv4 packet in a frame is made: read from what is about to leave, which may be another packet than came.
 #[derive(Clone, Copy)]
@@ -85,16 +89,14 @@ impl<P: Packet> Core<P> {
         let lengths = || pieces.iter().map(|piece| piece.headers.ip_length);
         let (longest, several) = (lengths().max().unwrap_or(0), pieces.len() > 1);
         let fits = longest <= mtu.into();
-        if how == How::Tunnel && several {
+        if how == How::Tunnel && (several || !fits) {
             if let Some(first) = pieces.first_mut() {
                 set_macs(first.packet.data_mut(), destination_mac, source_mac);
             }
-            let outer = turn.snapshot.encapsulation(to).map_or(0, |outer| usize::from(outer.length));
-            let limit = (longest as usize).min(usize::from(mtu) + outer);
-            if let Some(sent) = self.send_as_one(&mut pieces, headers, (to, destination.port), limit, turn) {
-                self.rest = pieces;
-                return sent;
-            }
+            let way = Way { to, out: destination.port, mtu: mtu.into(), longest: longest as usize };
+            let sent = self.send_as_one(&mut pieces, headers, &way, turn);
+            self.rest = pieces;
+            return sent;
         }
         let mut changed = Ok(());
         for piece in &mut pieces {
@@ -118,16 +120,6 @@ impl<P: Packet> Core<P> {
                 pieces.drain(..).for_each(|piece| turn.sink.transmit(out, piece.packet));
                 true
             }
-            Ok(()) if how == How::Tunnel => {
-                // Every outer packet is a datagram of its own.
-                let outer = turn.snapshot.encapsulation(to).map_or(0, |outer| usize::from(outer.length));
-                let limit = usize::from(mtu) + outer;
-                let mut done = true;
-                for piece in &pieces {
-                    done &= self.cut(&Ready { pieces: std::slice::from_ref(piece), limit, out }, turn);
-                }
-                self.replaced(&mut pieces, done)
-            }
             Ok(()) => {
                 let limit = if several { longest.min(mtu.into()) } else { mtu.into() };
                 let done = self.cut(&Ready { pieces: &pieces, limit: limit as usize, out }, turn);
@@ -148,9 +140,11 @@ impl<P: Packet> Core<P> {
         turn: &Turn<'_, S>,
     ) -> bool {
         let Outgoing { packet, headers, .. } = outgoing;
-        if !obeys_dont_fragment(headers, how, turn) {
-            return false;
-        }
+        obeys_dont_fragment(headers, how, turn) && self.exceeds(packet, headers, mtu)
+    }
+
+    /// Whether a packet, or what of a datagram in pieces counts, is longer than `mtu`.
+    pub(super) fn exceeds(&self, packet: &P, headers: &Headers, mtu: u16) -> bool {
         if headers.family == Family::V4 || !headers.is_collected() {
             return headers.ip_length > mtu.into();
         }
@@ -214,31 +208,53 @@ impl<P: Packet> Core<P> {
     /// Puts as much of a datagram together in its first piece as an ICMP error quotes, as the kernel has put it together.
     pub(super) fn put_together(&self, refused: &mut Refused<P>) {
         let Refused { packet, headers, .. } = refused;
-        let network = usize::from(headers.network);
-        if self.rest.is_empty() || headers.family != Family::V4 {
+        if self.rest.is_empty() {
             return;
         }
-        let Some(shape) = Shape::of(packet.data(), network) else { return };
-        let mut at = network + shape.header + shape.data;
-        if packet.set_length((network + QUOTED).min(network + headers.ip_length as usize)) {
-            for piece in &self.rest {
-                let data = piece.packet.data();
-                let Some(part) = Shape::of(data, piece.headers.network.into()) else { break };
-                let from = usize::from(piece.headers.network) + part.header;
+        let network = usize::from(headers.network);
+        let mut at = network + alone(packet.data(), headers).ip_length as usize;
+        let most = match headers.family {
+            Family::V4 => QUOTED_V4,
+            Family::V6 => QUOTED_V6 + FRAGMENT_HEADER,
+        };
+        let whole = headers.ip_length as usize + FRAGMENT_HEADER;
+        if packet.set_length(network + most.min(whole)) {
+            for part in self.rest.iter().map_while(Piece::part) {
                 let Some(room) = packet.data_mut().get_mut(at..) else { break };
-                let length = part.data.min(room.len());
-                room[..length].copy_from_slice(&data[from..from + length]);
+                let length = part.len().min(room.len());
+                room[..length].copy_from_slice(&part[..length]);
                 at += length;
             }
         }
-        let whole = u16::try_from(headers.ip_length).unwrap_or(u16::MAX);
-        if let Some(header) = packet.data_mut().get_mut(network..network + shape.header) {
-            header[2..4].copy_from_slice(&whole.to_be_bytes());
-            let bits = if headers.dont_fragment() { DONT_FRAGMENT } else { 0 };
-            header[6..8].copy_from_slice(&bits.to_be_bytes());
-            checksum::fill_header(header);
+        if let Some(headers) = make_whole(packet, headers) {
+            refused.headers = headers;
         }
     }
+}
+
+/// Makes the header of a datagram's first piece that of the whole datagram, whose headers it answers; `None` where that is not all in
+/// the first segment.
+pub(super) fn make_whole<P: Packet>(packet: &mut P, headers: &Headers) -> Option<Headers> {
+    let network = usize::from(headers.network);
+    match headers.family {
+        Family::V4 => {
+            let length = u16::try_from(headers.ip_length).ok()?;
+            let header = packet.data_mut().get_mut(network..headers.transport.into())?;
+            header.get_mut(2..4)?.copy_from_slice(&length.to_be_bytes());
+            let bits = if headers.dont_fragment() { DONT_FRAGMENT } else { 0 };
+            header.get_mut(6..8)?.copy_from_slice(&bits.to_be_bytes());
+            checksum::fill_header(header);
+        }
+        Family::V6 => {
+            let payload = u16::try_from(headers.ip_length.checked_sub(40)?).ok()?;
+            let length = packet.total_length().checked_sub(FRAGMENT_HEADER)?;
+            let removed = remove_fragment_header(packet.data_mut(), network, payload);
+            if !removed || !packet.set_length(length) {
+                return None;
+            }
+        }
+    }
+    Some(headers.united())
 }
 
 /// Writes one fragment: `length` bytes of the datagram from `at` on.

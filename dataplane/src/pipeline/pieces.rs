@@ -44,6 +44,15 @@ pub(crate) struct Piece<P> {
     pub(super) headers: Headers,
 }
 
+impl<P: Packet> Piece<P> {
+    /// Its part of the datagram's data; `None` when it is not all in the first segment.
+    pub(super) fn part(&self) -> Option<&[u8]> {
+        let Headers { network, ip_length, fragment_length, .. } = self.headers;
+        let end = usize::from(network) + ip_length as usize;
+        self.packet.data().get(end.checked_sub(fragment_length.into())?..end)
+    }
+}
+
 /// Pieces that come one after the other, by where they come from: every home's, and those that another worker asks about.
 #[derive(Debug)]
 pub(crate) struct Lines<P> {

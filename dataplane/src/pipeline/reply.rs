@@ -84,7 +84,8 @@ impl<P: Packet> Core<P> {
                 turn,
             );
         }
-        if headers.ip_length > hop.mtu.into() && headers.dont_fragment() {
+        let long = headers.ip_length > hop.mtu.into() || headers.needs_care();
+        if long && headers.dont_fragment() && self.exceeds(&packet, headers, hop.mtu) {
             let report = Report::TooBig { mtu: hop.mtu };
             return self.refuse(packet, slot.port, headers, DropReason::OverMtu, report, turn);
         }

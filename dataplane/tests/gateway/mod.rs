@@ -233,14 +233,20 @@ pub fn towards_client(frame: Frame) -> Frame {
 /// The pieces of a datagram, in the order they are sent.
 pub fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
     let whole = frame.clone().udp();
-    let data = &whole[34..];
+    let v6 = frame.source.is_ipv6();
+    let data = &whole[if v6 { 54 } else { 34 }..];
     let chunks = data.chunks(most).enumerate();
     chunks
         .map(|(index, chunk)| {
+            let offset = u16::try_from(index * most).unwrap();
+            let more = (index + 1) * most < data.len();
+            if v6 {
+                let [high, low] = (offset | u16::from(more)).to_be_bytes();
+                return frame.ip(44, &[&[17, 0, high, low, 0, 0, 0, 7], chunk].concat());
+            }
             let mut piece = frame.ip(17, chunk);
-            let offset = u16::try_from(index * most / 8).unwrap();
-            let more = if (index + 1) * most < data.len() { 0x2000 } else { 0 };
-            piece[20..22].copy_from_slice(&(offset | more).to_be_bytes());
+            let bits = offset / 8 | if more { 0x2000 } else { 0 };
+            piece[20..22].copy_from_slice(&bits.to_be_bytes());
             checksum::fill_header(&mut piece[14..34]);
             piece
         })

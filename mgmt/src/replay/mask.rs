@@ -6,8 +6,9 @@
 //! | IPv6 flow label | in packets from one of the director's own addresses, with another label than the packet that caused them: the kernel derives it from a secret |
 //! | time in an IPv4 timestamp option (RFC 781), also in a packet that an ICMP error quotes | where the packet that caused the frame had no time yet |
 //! | UDP source port | in datagrams from one of the director's own addresses that carry the packet that caused them: GUE, whose port the kernel derives from a secret |
+//! | IPv6 fragment identification | in fragments: a kernel director has put the datagram together and cuts it anew |
 //!
-//! A checksum over a masked field only has to be right.
+//! A checksum over a masked field only has to be right; GUE's has to be the same but for the port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,6 +21,9 @@ const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6: usize = 40;
 const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+/// Bytes of the UDP and GUE headers.
+const GUE_HEADERS: usize = 12;
 const IPIP: u8 = 4;
 const IPV6_IN_IP: u8 = 41;
 const GRE: u8 = 47;
@@ -48,6 +52,9 @@ pub fn equal(kernel: &[u8], ours: &[u8], received: Option<&[u8]>, own: &dyn Fn(I
         }
         if free.label {
             mask_label(&mut frame);
+        }
+        if let Some(fragment) = fragment(&frame).map(|place| ETHERNET + place) {
+            frame[fragment + 4..fragment + 8].fill(0);
         }
         frame
     };
@@ -86,6 +93,12 @@ impl Free {
     }
 }
 
+/// Where an IPv6 packet's fragment header is, when it follows the fixed header.
+fn fragment(frame: &[u8]) -> Option<usize> {
+    let header = ipv6(frame)?;
+    (header[6] == FRAGMENT && header.len() >= IPV6 + 8).then_some(IPV6)
+}
+
 /// Where the packet inside a tunnel's begins in its frame, and which protocol carries it.
 fn inside(frame: &[u8]) -> Option<(usize, u8)> {
     let (next, after) = match (ipv4(frame), ipv6(frame)) {
@@ -93,12 +106,18 @@ fn inside(frame: &[u8]) -> Option<(usize, u8)> {
         (Some(header), _) if header[6] & 0x1f == 0 && header[7] == 0 => {
             (header[9], ETHERNET + usize::from(header[0] & 15) * 4)
         }
-        (None, Some(header)) => (header[6], ETHERNET + IPV6),
+        (None, Some(header)) => match fragment(frame) {
+            Some(place) if header[place + 2] == 0 && header[place + 3] & 0xf8 == 0 => {
+                (header[place], ETHERNET + place + 8)
+            }
+            Some(_) => return None,
+            None => (header[6], ETHERNET + IPV6),
+        },
         _ => return None,
     };
     let own = match next {
         IPIP | IPV6_IN_IP => 0,
-        UDP => 12,
+        UDP => GUE_HEADERS,
         GRE if frame.get(after)? & 0x80 != 0 => 8,
         GRE => 4,
         _ => return None,
@@ -220,21 +239,22 @@ fn mask_times_of(header: &mut [u8], from: usize) {
     }
 }
 
-/// Takes the source port out, and its share of the checksum: two checksums that are right then stay equal, in the first piece of a
-/// datagram, too.
+/// Takes the source port out of a datagram and of its checksum (RFC 1624), which a piece does not have all data for.
 fn mask_source_port(frame: &mut [u8]) {
-    let Some(header) = frame.get(ETHERNET..).filter(|header| !header.is_empty()) else { return };
-    let datagram = if header[0] >> 4 == 4 { usize::from(header[0] & 15) * 4 } else { IPV6 };
-    let Some(udp) = frame.get_mut(ETHERNET + datagram..).and_then(|udp| udp.first_chunk_mut::<8>()) else {
+    let Some((at, UDP)) = inside(frame) else { return };
+    let Some(datagram) = frame.get_mut(at - GUE_HEADERS..).filter(|datagram| datagram.len() >= 8) else {
         return;
     };
-    let [port, sum] = [[udp[0], udp[1]], [udp[6], udp[7]]].map(u16::from_be_bytes);
+    let [port, sum] = [0, 6].map(|at| u16::from_be_bytes([datagram[at], datagram[at + 1]]));
     if sum != 0 {
-        // 0xffff is the other 0.
-        let without = checksum::add(sum, port) % 0xffff;
-        udp[6..8].copy_from_slice(&without.to_be_bytes());
+        // 0 and 0xffff are the same number.
+        let rest = match checksum::add(!sum, !port) {
+            0 => 0xffff,
+            rest => rest,
+        };
+        datagram[6..8].copy_from_slice(&(!rest).to_be_bytes());
     }
-    udp[..2].fill(0);
+    datagram[..2].fill(0);
 }
 
 #[cfg(test)]
