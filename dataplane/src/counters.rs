@@ -5,7 +5,7 @@ use crate::steering::toeplitz;
 use crossbeam_utils::CachePadded;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 macro_rules! named {
     ($(#[$outer:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident => $label:literal,)+ }) => {
@@ -373,6 +373,15 @@ impl SharedCounts {
         valid.then_some(mtu)
     }
 
+    /// Marks the destination as overloaded, unless so many connections were closed meanwhile that it is not: whoever closed them
+    /// either was seen in the total, or sees the mark and takes it away.
+    fn overload(&self, lower: u32) {
+        self.overloaded.store(true, SeqCst);
+        if self.total.load(SeqCst) < lower {
+            self.overloaded.store(false, SeqCst);
+        }
+    }
+
     /// Whether a packet of this length is within every path MTU that can be learnt.
     #[inline(always)]
     #[must_use]
@@ -501,34 +510,40 @@ impl DestinationTable {
     }
 
     /// Reserves a place under `upper` (0: none) in the shared count; the caller then opens the connection, or gives the place
-    /// back with [`Self::release`]. `false` when the threshold is reached: then the destination is overloaded.
+    /// back with [`Self::release`]. `false` when the threshold is reached: then the destination is overloaded. `lower` as in
+    /// [`Self::closed`].
     #[must_use]
-    pub fn reserve(&self, slot: DestinationSlot, upper: u32) -> bool {
+    pub fn reserve(&self, slot: DestinationSlot, upper: u32, lower: u32) -> bool {
         let shared = self.shared(slot);
-        let before = shared.total.fetch_add(1, Relaxed);
-        if upper == 0 || before < upper {
-            if upper != 0 && before + 1 == upper {
-                shared.overloaded.store(true, Relaxed);
-            }
+        if upper == 0 {
+            shared.total.fetch_add(1, Relaxed);
             return true;
         }
-        shared.total.fetch_sub(1, Relaxed);
-        shared.overloaded.store(true, Relaxed);
-        false
+        // Not added and taken back: who closes meanwhile would count it.
+        let room = |total: u32| (total < upper).then_some(total + 1);
+        let before = shared.total.fetch_update(SeqCst, Relaxed, room);
+        if before.map_or(true, |before| before + 1 == upper) {
+            shared.overload(lower_threshold(upper, lower));
+        }
+        before.is_ok()
     }
 
     /// Takes a place in the shared count whatever the threshold, for the caller to open a connection in.
-    pub fn exceed(&self, slot: DestinationSlot, upper: u32) {
+    pub fn exceed(&self, slot: DestinationSlot, upper: u32, lower: u32) {
         let shared = self.shared(slot);
-        let before = shared.total.fetch_add(1, Relaxed);
+        let before = shared.total.fetch_add(1, SeqCst);
         if upper != 0 && before + 1 >= upper {
-            shared.overloaded.store(true, Relaxed);
+            shared.overload(lower_threshold(upper, lower));
         }
     }
 
-    /// Gives a reserved place back.
-    pub fn release(&self, slot: DestinationSlot) {
-        self.shared(slot).total.fetch_sub(1, Relaxed);
+    /// Gives a reserved place back. A threshold that only this place reached is not reached.
+    pub fn release(&self, slot: DestinationSlot, upper: u32, lower: u32) {
+        let shared = self.shared(slot);
+        let left = shared.total.fetch_sub(1, SeqCst).wrapping_sub(1);
+        if left + 1 == upper || left < lower_threshold(upper, lower) {
+            shared.overloaded.store(false, SeqCst);
+        }
     }
 
     /// Makes this worker's connections part of the shared counts, once.
@@ -601,9 +616,9 @@ impl DestinationTable {
         if activity == Activity::Active {
             shared.active.fetch_sub(1, Relaxed);
         }
-        let left = shared.total.fetch_sub(1, Relaxed).wrapping_sub(1);
+        let left = shared.total.fetch_sub(1, SeqCst).wrapping_sub(1);
         if left < lower_threshold(upper, lower) {
-            shared.overloaded.store(false, Relaxed);
+            shared.overloaded.store(false, SeqCst);
         }
         self.note(worker, slot);
     }
@@ -709,15 +724,31 @@ mod tests {
         let table = DestinationTable::new(1, 1);
         table.fold(WORKER, SLOT);
         for _ in 0..4 {
-            assert!(table.reserve(SLOT, 4));
+            assert!(table.reserve(SLOT, 4, 0));
             table.opened(WORKER, SLOT, Activity::Active, true);
         }
-        assert!(table.shared(SLOT).overloaded.load(Relaxed) && !table.reserve(SLOT, 4));
+        assert!(table.shared(SLOT).overloaded.load(Relaxed) && !table.reserve(SLOT, 4, 0));
         assert_eq!(table.shared(SLOT).total.load(Relaxed), 4);
         table.closed(WORKER, SLOT, Activity::Active, 4, 0);
         assert!(table.shared(SLOT).overloaded.load(Relaxed), "3 is not below 3");
         table.closed(WORKER, SLOT, Activity::Active, 4, 0);
         assert!(!table.shared(SLOT).overloaded.load(Relaxed));
+    }
+
+    /// A place that was given back, because the connection table is full, is nobody's: the last one to be closed already was.
+    #[test]
+    fn a_place_given_back_leaves_no_overload_behind() {
+        let table = DestinationTable::new(1, 1);
+        table.fold(WORKER, SLOT);
+        for upper in [1, 4] {
+            for _ in 1..upper {
+                assert!(table.reserve(SLOT, upper, 0));
+            }
+            assert!(table.reserve(SLOT, upper, 0));
+            table.release(SLOT, upper, 0);
+            assert!(!table.shared(SLOT).overloaded.load(Relaxed));
+            (1..upper).for_each(|_| table.release(SLOT, upper, 0));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Persistence: a client's next connections go where its template says.
 
 use super::Turn;
-use super::schedule::{Choice, Fate};
+use super::schedule::{Choice, Fate, thresholds};
 use crate::address::Address;
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
@@ -31,11 +31,12 @@ impl<P: Packet> Core<P> {
             }
             self.shared.templates.invalidate(handle);
         }
-        let (slot, reserved) = self.schedule(service, tuple, turn.now)?;
+        let (slot, reserved) = self.schedule(service, tuple, turn)?;
+        let (upper, lower) = thresholds(turn.snapshot, slot);
         let shared = &*self.shared;
         let release = || {
             if reserved {
-                shared.destinations.release(slot);
+                shared.destinations.release(slot, upper, lower);
             }
         };
         match shared.templates.insert(&key, slot, persistence.timeout, turn.now) {

@@ -8,7 +8,7 @@ use crate::connection::{ConnectionId, FlowHash, Line, NewConnection, Table, flag
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, port, protocol};
-use crate::id::{DestinationSlot, PortId, Ticks};
+use crate::id::{DestinationSlot, PortId};
 use crate::packet::sctp::Event;
 use crate::packet::{Headers, Packet, WireAddress, source_mac, tcp as tcp_flags};
 use crate::scheduler::{self, Own, Request};
@@ -106,7 +106,7 @@ impl<P: Packet> Core<P> {
                 Err(Fate::NoDestination)
             }
             None => {
-                let scheduled = self.schedule(service, tuple, turn.now);
+                let scheduled = self.schedule(service, tuple, turn);
                 scheduled.map(|(slot, reserved)| Choice { slot, template: None, reserved })
             }
         };
@@ -121,18 +121,18 @@ impl<P: Packet> Core<P> {
     }
 
     /// The scheduler's choice, with its place in a bounded destination reserved.
-    pub(super) fn schedule<A: Address>(
+    pub(super) fn schedule<A: Address, S>(
         &mut self,
         service: &ServiceView,
         tuple: &Tuple<A>,
-        now: Ticks,
+        turn: &Turn<'_, S>,
     ) -> Result<(DestinationSlot, bool), Fate> {
         let cursor = &mut self.cursors[service.slot.index()];
         let request = Request {
             client: tuple.source.ip(),
             client_port: tuple.source_port,
             destination: tuple.destination.ip(),
-            now,
+            now: turn.now,
         };
         let mut own = Own {
             cursor,
@@ -150,11 +150,12 @@ impl<P: Packet> Core<P> {
                 return Ok((candidate.slot, false));
             }
             self.shared.destinations.fold(self.id, candidate.slot);
+            let (upper, lower) = thresholds(turn.snapshot, candidate.slot);
             if service.scheduler.exceeds_thresholds() {
-                self.shared.destinations.exceed(candidate.slot, candidate.upper_threshold);
+                self.shared.destinations.exceed(candidate.slot, upper, lower);
                 return Ok((candidate.slot, true));
             }
-            if self.shared.destinations.reserve(candidate.slot, candidate.upper_threshold) {
+            if self.shared.destinations.reserve(candidate.slot, upper, lower) {
                 return Ok((candidate.slot, true));
             }
         }
@@ -246,7 +247,8 @@ impl<P: Packet> Core<P> {
             }
             Err(_) => {
                 if choice.reserved {
-                    destinations.release(choice.slot);
+                    let (upper, lower) = thresholds(turn.snapshot, choice.slot);
+                    destinations.release(choice.slot, upper, lower);
                 }
                 if let Some(handle) = template {
                     self.shared.templates.detach(handle, turn.now);
@@ -255,6 +257,11 @@ impl<P: Packet> Core<P> {
             }
         }
     }
+}
+
+/// A destination's upper and lower threshold.
+pub(super) fn thresholds(snapshot: &Snapshot, slot: DestinationSlot) -> (u32, u32) {
+    snapshot.destination(slot).map_or((0, 0), |view| (view.upper_threshold, view.lower_threshold))
 }
 
 /// The port a connection has at its server: the server's, where the service has one port or none is persistent; the port the

@@ -245,7 +245,7 @@ pub fn pieces(frame: &Frame, most: usize) -> Vec<Vec<u8>> {
                 return frame.ip(44, &[&[17, 0, high, low, 0, 0, 0, 7], chunk].concat());
             }
             let mut piece = frame.ip(17, chunk);
-            let bits = offset / 8 | if more { 0x2000 } else { 0 };
+            let bits = (offset / 8) | if more { 0x2000 } else { 0 };
             piece[20..22].copy_from_slice(&bits.to_be_bytes());
             checksum::fill_header(&mut piece[14..34]);
             piece

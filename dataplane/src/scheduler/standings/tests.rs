@@ -63,7 +63,7 @@ impl Field {
     fn open(&self, worker: u8, slot: DestinationSlot, activity: Activity) -> bool {
         let upper = self.snapshot.destination(slot).unwrap().upper_threshold;
         self.table.fold(WorkerId(worker), slot);
-        let reserved = self.table.reserve(slot, upper);
+        let reserved = self.table.reserve(slot, upper, 0);
         if reserved {
             self.table.opened(WorkerId(worker), slot, activity, true);
         }

@@ -34,7 +34,7 @@ fn work(worker: u8, kind: SchedulerKind, shared: &Shared, open: &[AtomicU32], ed
             let candidate = service.candidates[index];
             let slot = candidate.slot;
             shared.destinations.fold(WorkerId(worker), slot);
-            if shared.destinations.reserve(slot, candidate.upper_threshold) {
+            if shared.destinations.reserve(slot, candidate.upper_threshold, 0) {
                 let now_open = open[slot.index()].fetch_add(1, SeqCst) + 1;
                 assert!(now_open <= candidate.upper_threshold, "{kind:?}: {now_open}");
                 shared.destinations.opened(WorkerId(worker), slot, Activity::Active, true);

@@ -100,11 +100,12 @@ impl Director {
     pub(super) fn opened(&mut self, worker: u8, server: u8, activity: Activity) {
         let slot = self.slot(server);
         self.table.fold(WorkerId(worker), slot);
-        let upper = self.snapshot.destination(slot).unwrap().upper_threshold;
+        let view = self.snapshot.destination(slot).unwrap();
+        let (upper, lower) = (view.upper_threshold, view.lower_threshold);
         if self.spec.scheduler.exceeds_thresholds() {
-            self.table.exceed(slot, upper);
+            self.table.exceed(slot, upper, lower);
         } else {
-            assert!(self.table.reserve(slot, upper));
+            assert!(self.table.reserve(slot, upper, lower));
         }
         self.table.opened(WorkerId(worker), slot, activity, true);
     }
