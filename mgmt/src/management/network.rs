@@ -108,16 +108,34 @@ impl Fixed {
     }
 }
 
-/// Which of a port's addresses packets by it come from, as Linux chooses: one of the next hop's network, else the first.
+/// Which of the director's own addresses packets by `port` to a destination come from, as Linux chooses. IPv4: one of that port in the
+/// next hop's network, else the port's first, else any. IPv6 (RFC 6724, 5): one of the destination's scope, so that what leaves the
+/// link does not come from a link-local address; then one of that port; then the one that has most of its network in common with the
+/// destination, not of what tells hosts apart: a virtual address may be next to the server's.
 fn source_of(
-    addresses: impl Iterator<Item = (PortId, Prefix)> + Clone,
+    addresses: impl Iterator<Item = (PortId, Prefix)>,
     port: PortId,
     via: IpAddr,
+    destination: IpAddr,
 ) -> Option<IpAddr> {
-    let own = addresses
-        .filter(|(of, address)| *of == port && address.ip.is_ipv4() == via.is_ipv4())
-        .map(|(_, address)| address);
-    own.clone().find(|address| address.contains(via)).or_else(|| own.clone().next()).map(|address| address.ip)
+    let rank = |of: PortId, own: Prefix| match (own.ip, destination) {
+        (IpAddr::V6(address), IpAddr::V6(destination)) => {
+            let local = |address: std::net::Ipv6Addr| address.is_unicast_link_local();
+            let same_scope = local(address) == local(destination);
+            let common = (address.to_bits() ^ destination.to_bits()).leading_zeros();
+            (
+                u32::from(same_scope),
+                u32::from(!local(address)),
+                of == port,
+                common.min(own.length.into()).min(64),
+            )
+        }
+        _ => (u32::from(of == port), u32::from(of == port && own.contains(via)), true, 0),
+    };
+    let own = addresses.filter(|(_, own)| own.ip.is_ipv4() == destination.is_ipv4());
+    let ranked = own.map(|(of, own)| (rank(of, own), own.ip));
+    // Of equal ones the first.
+    ranked.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, address)| address)
 }
 
 /// What is known of the network.
@@ -220,25 +238,25 @@ impl Network {
             return Way { next_hop: NextHop::Local, ..Way::NONE };
         }
         if let Some((port, via)) = self.fixed.ask(destination) {
-            return self.fixed_way(port, via);
+            return self.fixed_way(port, via, destination);
         }
         // As the kernel keeps one way for each server, not one for each client.
         let hash = flow_hash(destination, destination);
         let Some(choice) = self.view.next_hop_of_flow(destination, hash) else { return Way::NONE };
-        self.chosen_way(&choice)
+        self.chosen_way(&choice, destination)
     }
 
-    fn fixed_way(&self, port: PortId, via: IpAddr) -> Way {
+    fn fixed_way(&self, port: PortId, via: IpAddr, destination: IpAddr) -> Way {
         Way {
             next_hop: self.frame(port, self.fixed.mac_of(port, via)),
             port,
             mtu: self.mtu(port, None),
             hop: None,
-            source: source_of(self.fixed.addresses.iter().copied(), port, via),
+            source: source_of(self.fixed.addresses.iter().copied(), port, via, destination),
         }
     }
 
-    fn chosen_way(&self, choice: &NextHopChoice) -> Way {
+    fn chosen_way(&self, choice: &NextHopChoice, destination: IpAddr) -> Way {
         let NextHopChoice { port, via, mtu, prefsrc, .. } = *choice;
         let addresses = self.view.addresses.iter().filter(|address| !address.tentative);
         let addresses = addresses.map(|held| (held.port, Prefix { ip: held.address, length: held.prefix }));
@@ -247,7 +265,7 @@ impl Network {
             port,
             mtu: self.mtu(port, mtu),
             hop: Some((port, via)),
-            source: prefsrc.or_else(|| source_of(addresses, port, via)),
+            source: prefsrc.or_else(|| source_of(addresses, port, via, destination)),
         }
     }
 
@@ -282,9 +300,9 @@ impl Network {
             };
             let ways = self.view.ways(&forward, network).map(|(choice, weight)| {
                 let view = match choice {
-                    Some(choice) if choice.on_link => view(&on_link(self.chosen_way(&choice)), None),
+                    Some(choice) if choice.on_link => view(&on_link(self.chosen_way(&choice, network)), None),
                     Some(choice) => {
-                        let way = self.chosen_way(&choice);
+                        let way = self.chosen_way(&choice, network);
                         routers.extend(way.hop);
                         view(&way, Some(choice.via))
                     }
@@ -301,18 +319,18 @@ impl Network {
         for (port, address) in self.view.neighbours.keys() {
             let choice = self.view.next_hop(*address).filter(|choice| choice.on_link && choice.port == *port);
             if let Some(choice) = choice {
-                routes.push(host(*address, &self.chosen_way(&choice)));
+                routes.push(host(*address, &self.chosen_way(&choice, *address)));
             }
         }
         // The longest are first there, and of two equal ones the first counts.
         for (held, port) in self.fixed.routes.iter().rev() {
-            let way = self.fixed_way(*port, held.via.unwrap_or(held.to.ip));
+            let way = self.fixed_way(*port, held.via.unwrap_or(held.to.ip), held.to.ip);
             let way = if held.via.is_some() { way } else { on_link(way) };
             routes.push(route(held.to.ip, held.to.length, &way, held.via));
         }
         for (port, address) in self.fixed.neighbours.keys() {
             if self.fixed.ask(*address) == Some((*port, *address)) {
-                routes.push(host(*address, &self.fixed_way(*port, *address)));
+                routes.push(host(*address, &self.fixed_way(*port, *address, *address)));
             }
         }
         let own = Way { next_hop: NextHop::Local, ..Way::NONE };

@@ -233,3 +233,44 @@ fn a_rules_port_is_found_by_its_name() {
     let refused = network.mark_rules(&[rule("eth2")]).unwrap_err();
     assert_eq!(refused.to_string(), "there is no port `eth2`; there are eth0, eth1");
 }
+
+/// RFC 6724, 5, and Linux: scope before interface, interface before prefix.
+#[test]
+fn a_source_address_fits_the_destination() {
+    let address = |port, text: &str| (PortId(port), text.parse::<Prefix>().unwrap());
+    let own = [
+        address(1, "fe80::1/64"),
+        address(1, "2001:db8:5::1/64"),
+        address(1, "fd00:10::1/64"),
+        address(1, "fd00:10::64/128"),
+        address(0, "2001:db8:1::1/64"),
+        address(0, "192.0.2.1/24"),
+        address(1, "10.0.0.1/24"),
+        address(1, "10.9.0.1/24"),
+    ];
+    let ask = |port, via: &str, destination: &str| {
+        let (via, destination) = (via.parse().unwrap(), destination.parse().unwrap());
+        source_of(own.into_iter(), PortId(port), via, destination).map(|source| source.to_string())
+    };
+    for (port, via, destination, source) in [
+        (1, "fe80::fe", "2001:db8:9::4", "2001:db8:5::1"),
+        (1, "fe80::fe", "fd00:10::4", "fd00:10::1"),
+        (1, "fd00:10::65", "fd00:10::65", "fd00:10::1"),
+        (1, "fe80::fe", "fe80::fe", "fe80::1"),
+        (0, "fe80::fe", "fd00:10::4", "2001:db8:1::1"),
+        (2, "fe80::fe", "fd00:10::4", "fd00:10::1"),
+        (1, "10.9.0.254", "172.16.5.4", "10.9.0.1"),
+        (1, "10.7.0.254", "172.16.5.4", "10.0.0.1"),
+        (0, "10.0.0.254", "172.16.5.4", "192.0.2.1"),
+        (2, "10.7.0.254", "172.16.5.4", "192.0.2.1"),
+    ] {
+        assert_eq!(
+            ask(port, via, destination).as_deref(),
+            Some(source),
+            "{destination} by {via}, port {port}"
+        );
+    }
+    let only_local = [address(1, "fe80::1/64")];
+    let none = source_of(only_local[..0].iter().copied(), PortId(1), own[0].1.ip, own[1].1.ip);
+    assert_eq!(none, None);
+}
