@@ -165,6 +165,28 @@ fn ipv6_pieces_leave_as_they_came_and_are_judged_one_by_one() {
     assert_eq!((icmp.len(), &icmp[62..69], &icmp[70..]), (14 + 1280, &whole[14..21], &whole[22..14 + 1232]));
 }
 
+/// RFC 6946: a fragment that is all of its datagram is none; the kernel takes its header out.
+#[test]
+fn an_atomic_fragment_leaves_without_its_header() {
+    let mut lab = Lab::new(DirectorConfig::default());
+    let key = dataplane::snapshot::ServiceKey::Address { protocol: 17, address: address(VIP6), port: 53 };
+    lab.service(key, SchedulerKind::Rr, None);
+    lab.destination(key, address("fd00::68"), 1);
+    let source = SocketAddr::new(address("fd00::9"), 4000);
+    let mut frame = Frame::new(source, SocketAddr::new(address(VIP6), 53));
+    frame.payload = vec![5; 300];
+    let whole = frame.udp();
+    let [piece] = &cut_v6(&whole, 400)[..] else { panic!() };
+    let outcomes = lab.receive(piece);
+    let [Outcome::Transmitted(_, sent)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert_eq!((&sent[12..21], sent[21], &sent[22..]), (&whole[12..21], 63, &whole[22..]));
+    assert_eq!(lab.totals(&key, address("fd00::68")).in_bytes, 348);
+    let chained = HeapPacket::chained(&piece[..100], &[&piece[100..]]);
+    lab.director.receive(WorkerId(0), PORT, [chained]);
+    lab.check();
+    assert_eq!(lab.director.dropped(DropReason::Segments), 1);
+}
+
 /// Section 1.2: what is not whole within 30 s is dropped.
 #[test]
 fn an_unfinished_datagram_is_dropped_in_silence() {

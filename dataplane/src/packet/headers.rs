@@ -76,6 +76,8 @@ pub(super) const OPTIONS: u8 = 16;
 const COLLECTED: u8 = 32;
 const FOLLOWER: u8 = 64;
 pub(super) const STEADY: u8 = 128;
+/// IPv6 has no options in its header; there the bit says that a fragment header is all of its datagram's.
+pub(super) const ATOMIC: u8 = OPTIONS;
 
 /// Copies `N` bytes at `at`; zeros where the data ends before, which offsets made by parsing never see.
 #[inline(always)]
@@ -121,6 +123,13 @@ impl Headers {
     #[must_use]
     pub const fn is_fragment(&self) -> bool {
         self.flags & (FIRST_FRAGMENT | LATER_FRAGMENT) != 0
+    }
+
+    /// An IPv6 packet with a fragment header that is all of its datagram (RFC 6946).
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn is_atomic(&self) -> bool {
+        matches!(self.family, Family::V6) && self.flags & ATOMIC != 0
     }
 
     /// The piece that carries the transport header.
@@ -211,8 +220,8 @@ impl Headers {
     /// The headers of a datagram that has been put together behind these, a first piece's.
     #[must_use]
     pub(crate) fn united(self) -> Self {
-        let fragment_header = if self.family == Family::V6 { 8 } else { 0 };
-        let flags = self.flags & !(COLLECTED | FIRST_FRAGMENT | MORE_FRAGMENTS);
+        let (fragment_header, marked) = if self.family == Family::V6 { (8, ATOMIC) } else { (0, 0) };
+        let flags = self.flags & !(COLLECTED | FIRST_FRAGMENT | MORE_FRAGMENTS | marked);
         Self { transport: self.transport.saturating_sub(fragment_header), flags, ..self }
     }
 

@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200), followed within bounds.
 
-use super::headers::{DONT_FRAGMENT, Family, Headers, be16, chunk, long, short};
+use super::headers::{ATOMIC, DONT_FRAGMENT, Family, Headers, be16, chunk, long, short};
 use super::parse::{self, Frame, INVALID, MALFORMED, Place, Refusal, Result};
 use crate::counters::DropReason;
 use crate::exception::PuntClass;
@@ -121,7 +121,9 @@ fn extensions(frame: &Frame<'_>, headers: &mut Headers, place: &mut Place) -> Re
             let bits = be16(header[2], header[3]);
             let (offset, more) = (bits & 0xfff8, bits & 1 != 0);
             // An atomic fragment (RFC 6946) is a whole packet.
-            if offset != 0 || more {
+            if offset == 0 && !more {
+                headers.flags |= ATOMIC;
+            } else {
                 headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
                 piece = Some(Piece { data: place.offset, offset, more });
             }

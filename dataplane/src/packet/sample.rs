@@ -1,7 +1,8 @@
 //! Frames for tests: a deterministic generator that knows what it has made.
 
 use super::headers::{
-    DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, STEADY, tcp,
+    ATOMIC, DONT_FRAGMENT, FIRST_FRAGMENT, Family, Headers, LATER_FRAGMENT, MORE_FRAGMENTS, OPTIONS, STEADY,
+    tcp,
 };
 use super::{checksum, sctp};
 use crate::flow::protocol;
@@ -252,7 +253,7 @@ fn fragment_bits(headers: &mut Headers, piece: Piece, length: usize, shift: u32,
 }
 
 fn ipv6(random: &mut Random, frame: &mut Vec<u8>, headers: &mut Headers, piece: Piece, payload: &[u8]) {
-    headers.flags = DONT_FRAGMENT;
+    headers.flags = DONT_FRAGMENT | if piece == Piece::Atomic { ATOMIC } else { 0 };
     // Extension headers as (number, bytes), the first eight bytes' next header to be filled in.
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     if random.one_in(6) {

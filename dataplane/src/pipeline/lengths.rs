@@ -257,6 +257,12 @@ pub(super) fn make_whole<P: Packet>(packet: &mut P, headers: &Headers) -> Option
     Some(headers.united())
 }
 
+/// Takes the fragment header from an atomic fragment, as the kernel does, which puts it together with nothing.
+pub(super) fn without_fragment_header<P: Packet>(packet: &mut P, headers: &Headers) -> Option<Headers> {
+    let ip_length = headers.ip_length.checked_sub(8)?;
+    make_whole(packet, &Headers { ip_length, ..*headers })
+}
+
 /// Writes one fragment: `length` bytes of the datagram from `at` on.
 fn write<P: Packet>(
     frame: &mut [u8],

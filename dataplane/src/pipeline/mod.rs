@@ -203,9 +203,21 @@ impl<P: Packet> Engine<P> {
 
     /// Neither a whole segment nor a whole datagram, or one with options.
     #[cold]
-    fn unusual<S: Sink<P>>(&mut self, port: PortId, packet: P, headers: Headers, turn: &mut Turn<'_, S>) {
+    fn unusual<S: Sink<P>>(
+        &mut self,
+        port: PortId,
+        mut packet: P,
+        mut headers: Headers,
+        turn: &mut Turn<'_, S>,
+    ) {
         if headers.is_fragment() {
             return self.piece(port, packet, headers, turn);
+        }
+        if headers.is_atomic() {
+            let Some(whole) = lengths::without_fragment_header(&mut packet, &headers) else {
+                return self.core.discard(packet, DropReason::Segments);
+            };
+            headers = whole;
         }
         let headers = headers.following();
         if matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
