@@ -69,7 +69,7 @@ impl Service {
     pub fn live(&mut self) -> Option<DestinationSlot> {
         let chosen = self.choose();
         let table = &self.shared.destinations;
-        if let Some(slot) = chosen.filter(|slot| table.reserve(*slot, 0)) {
+        if let Some(slot) = chosen.filter(|slot| table.reserve(*slot, 0, 0)) {
             table.opened(WORKER, slot, Activity::Inactive, true);
             table.changed(WORKER, slot, Activity::Active);
             self.connections.push_back(slot);
