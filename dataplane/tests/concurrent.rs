@@ -73,7 +73,7 @@ struct World {
     end: AtomicBool,
     rings: Vec<Mutex<Vec<Redirected<HeapPacket>>>>,
     homes: Homes,
-    /// By server: twice how often it was removed from the persistent service; odd while workers learn of it.
+    /// By server: twice how often it was removed from the persistent service; odd until all workers know that it is back.
     removals: [AtomicU32; SERVERS as usize],
     /// No threshold holds for these schedulers' choices.
     may_exceed: bool,
@@ -120,6 +120,10 @@ impl Worker<'_> {
                 continue;
             }
             frames.push(frame.clone().tcp(tcp::SYN));
+            if service == 81 {
+                // A template whose connections all ended half open goes with them, as in the kernel.
+                frames.push(frame.clone().tcp(tcp::ACK));
+            }
             for flags in [tcp::ACK, tcp::ACK, tcp::FIN | tcp::ACK, tcp::RST] {
                 if self.random.below(2) == 0 {
                     frames.push(frame.clone().tcp(flags));
@@ -276,9 +280,7 @@ impl Management<'_> {
                 let removals = &self.world.removals[usize::from(server - 1)];
                 removals.fetch_add(1, SeqCst);
                 self.editor.remove_destination(&key, address(server), key.port()).unwrap();
-                // Workers may be a snapshot apart: one that has not seen the server come back yet would end its templates.
                 self.publish_and_wait();
-                removals.fetch_add(1, SeqCst);
             }
             (1, Some(_)) => {
                 self.editor.remove_destination(&key, address(server), key.port()).unwrap();
@@ -286,6 +288,11 @@ impl Management<'_> {
             (_, None) => {
                 let spec = self.spec(&key, server);
                 self.add(&key, spec);
+                if key == STICKY {
+                    // Workers may be a snapshot apart: one that has not seen the server come back yet ends its templates.
+                    self.publish_and_wait();
+                    self.world.removals[usize::from(server - 1)].fetch_add(1, SeqCst);
+                }
             }
             (_, Some(_)) => {
                 let spec = self.spec(&key, server);
