@@ -226,9 +226,9 @@ impl<P: Packet> Core<P> {
                 at += length;
             }
         }
-        if let Some(headers) = make_whole(packet, headers) {
-            refused.headers = headers;
-        }
+        // IPv4 headers stay in place.
+        let whole = make_whole(packet, headers).filter(|whole| whole.family == Family::V6);
+        refused.headers = whole.unwrap_or(refused.headers);
     }
 }
 
