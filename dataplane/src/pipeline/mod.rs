@@ -1,10 +1,11 @@
 //! A packet's way through the director: the only hot path, read from top to bottom.
 //!
 //! A burst of at most [`BURST`] packets passes the stages **parse** → **own** → **look up** → **schedule** → **track** →
-//! **rewrite** → **transmit** in groups of [`GROUP`]: while one group is parsed, the index buckets of the one before and the
-//! connection lines of the one before that are on their way from memory, so that the processor works while it waits. What leaves the straight way is in the files beside: `live` (connections that end), `schedule` and `persist` (new
-//! ones), `forward` (rewrite), `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP errors
-//! received), `pieces` (fragments), `parking` (unresolved next hops).
+//! **rewrite** → **transmit** in groups of eight: while one group is parsed, the index buckets of the one before and the
+//! connection lines of the one before that are on their way from memory, so that the processor works while it waits. `straight`
+//! takes nearly all packets from there. What leaves that way is in the files beside: `live` (connections that end), `schedule` and
+//! `persist` (new ones), `forward` (rewrite), `reply` (masqueraded servers' packets), `answer` (ICMP made here), `quoted` (ICMP
+//! errors received), `pieces` (fragments), `parking` (unresolved next hops).
 
 mod answer;
 mod control;

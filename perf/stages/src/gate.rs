@@ -1,6 +1,6 @@
 //! Instruction counts of the stages, by valgrind's callgrind: the same on a busy machine as on a quiet one.
 //!
-//! Callgrind collects inside [`measured`] only, and writes what it has collected each time [`finished`] returns, once a stage.
+//! Callgrind collects inside `measured` only, and writes what it has collected each time `finished` returns, once a stage.
 
 use crate::stage::{STAGES, Stage};
 use std::collections::BTreeMap;
