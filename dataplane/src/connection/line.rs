@@ -294,13 +294,6 @@ impl<A: Address> Line<A> {
         unpack_link(self.link.load(Relaxed))
     }
 
-    /// Remembers where the client's last packet came from.
-    #[inline(always)]
-    pub fn set_client_link(&self, mac: [u8; 6], ingress: PortId) {
-        let marks = self.link.load(Relaxed) & MARK_BOTH;
-        self.link.store(pack_link(mac, ingress) | marks, Relaxed);
-    }
-
     /// Whether replies are in the index too.
     #[inline(always)]
     pub(super) fn both_directions(&self) -> bool {

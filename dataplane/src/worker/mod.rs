@@ -23,7 +23,7 @@ use crate::connection::Slab;
 use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared};
 use crate::id::{PortId, WorkerId};
 use crate::rcu::{self, Publisher};
-use crate::scheduler::{Localities, Random};
+use crate::scheduler::{Localities, Random, Standings};
 use crate::snapshot::{PortView, Snapshot};
 use crate::steering::Steering;
 use crossbeam_queue::ArrayQueue;
@@ -418,6 +418,11 @@ fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pool: &Mempoo
             name: "services",
             capacity: limits.services as u64,
             bytes: (shared.bytes() - shared.destinations.bytes() - shared.templates.bytes()) as u64,
+        },
+        MemoryPart {
+            name: "standings",
+            capacity: limits.destinations as u64 * workers as u64,
+            bytes: (Standings::bytes(limits.services, limits.destinations) * workers) as u64,
         },
         MemoryPart {
             name: "localities",

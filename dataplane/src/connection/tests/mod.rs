@@ -98,14 +98,13 @@ fn opens_finds_closes<A: Address>(tuple: Tuple<A>) {
     );
     assert_eq!((view.last_seen, view.timeout, view.expires_in(Ticks(20_005))), (Ticks(5), 60_000, 40_000));
     let line = table.line(id);
-    line.set_client_link([9; 6], PortId(8));
     line.set_state(State::Established);
     line.set_flags(3);
     line.set_side(44);
     assert_eq!((line.count_packet(), line.count_packet(), line.packets_in()), (1, 2, 2));
     assert_eq!(
         (line.client_link(), line.state(), line.flags(), line.side()),
-        (([9; 6], PortId(8)), State::Established, 3, 44)
+        ((wanted.client_mac, PortId(3)), State::Established, 3, 44)
     );
     assert_eq!((line.server(), line.server_port(), line.template()), (wanted.server, 8080, Line::<A>::NONE));
     assert!(table.close(id) && !table.close(id));
