@@ -95,7 +95,7 @@ fn look_up<A: Address>(table: &mut Table<A>, tuples: &[Tuple<A>; BURST], now: Ti
     }
     let mut hits = 0;
     for ((candidate, hash), tuple) in candidates.iter().zip(&hashes).zip(tuples) {
-        if let Some(found) = table.find_at(*candidate, *hash, tuple) {
+        if let Some(found) = table.confirm(*candidate, tuple).or_else(|| table.find(*hash, tuple)) {
             table.touch(found.id, TIMEOUT, now);
             table.line(found.id).count_packet();
             hits += 1;

@@ -68,6 +68,15 @@ impl<A: Address> Tuple<A> {
         names(self.source_port, self.destination_port, self.protocol)
     }
 
+    /// Back from [`Tuple::names`]; other bits of `names` do not matter.
+    #[inline(always)]
+    pub(crate) const fn named(source: A, destination: A, names: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits")]
+        let (source_port, destination_port, protocol) =
+            ((names >> 24) as u16, (names >> 8) as u16, names as u8);
+        Self { source, destination, source_port, destination_port, protocol }
+    }
+
     fn followed(self) -> Self {
         match self.protocol {
             protocol::AH | protocol::ESP => Self {

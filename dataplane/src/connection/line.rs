@@ -115,16 +115,7 @@ impl<A: Address> Line<A> {
     #[must_use]
     pub fn tuple(&self) -> Tuple<A> {
         let (source, destination) = A::split(self.ends.load());
-        let names = self.names.load(Relaxed);
-        let [protocol, ports @ ..] = names.to_le_bytes();
-        let [a, b, c, d, ..] = ports;
-        Tuple {
-            source,
-            destination,
-            source_port: u16::from_le_bytes([c, d]),
-            destination_port: u16::from_le_bytes([a, b]),
-            protocol,
-        }
+        Tuple::named(source, destination, self.names.load(Relaxed))
     }
 
     /// Whether the client's packets carry this tuple.
@@ -298,6 +289,15 @@ impl<A: Address> Line<A> {
     #[inline(always)]
     pub(super) fn both_directions(&self) -> bool {
         self.link.load(Relaxed) & MARK_BOTH != 0
+    }
+
+    /// A packet came; whether its connection already lives as long without one as it is to from now on. If not, the table has to be told
+    /// ([`super::Table::change_timeout`]).
+    #[inline(always)]
+    #[must_use]
+    pub fn touch(&self, timeout: u32, now: Ticks) -> bool {
+        self.set_last_seen(now);
+        self.timeout() == timeout
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! is its only writer; other threads list connections through [`Table::slab`].
 //!
 //! A burst is looked up in stages, so that its cache misses overlap: [`Table::hash`] and [`Table::prefetch`] for all packets,
-//! then [`Table::candidate`] for all, then [`Table::find_at`].
+//! then [`Table::candidate`] for all, then [`Table::confirm`].
 
 pub mod sctp;
 pub mod tcp;
@@ -59,7 +59,7 @@ pub struct Found {
     pub reverse: bool,
 }
 
-/// What the first bucket alone suggests for a hash. A hint: it may be wrong, and is checked by [`Table::find_at`].
+/// What the first bucket alone suggests for a hash. A hint: it may be wrong, and is checked by [`Table::confirm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate(u32);
 
@@ -269,15 +269,11 @@ impl<A: Address> Table<A> {
         Candidate(number)
     }
 
-    /// Third stage: the connection of a tuple, expired or not.
+    /// Third stage: the candidate, if it is the connection of a tuple, expired or not. If not, [`Table::find`] may find another.
     #[inline(always)]
     #[must_use]
-    pub fn find_at(&self, candidate: Candidate, hash: FlowHash, tuple: &Tuple<A>) -> Option<Found> {
-        if self.is_match(candidate.0, tuple) {
-            Some(Found::from_number(candidate.0))
-        } else {
-            self.find(hash, tuple)
-        }
+    pub fn confirm(&self, candidate: Candidate, tuple: &Tuple<A>) -> Option<Found> {
+        self.is_match(candidate.0, tuple).then(|| Found::from_number(candidate.0))
     }
 
     /// The connection of a tuple, expired or not, without stages.
@@ -392,16 +388,14 @@ impl<A: Address> Table<A> {
     /// shorter than before.
     #[inline(always)]
     pub fn touch(&mut self, id: ConnectionId, timeout: u32, now: Ticks) {
-        let line = &self.lines[id.index()];
-        line.set_last_seen(now);
-        if line.timeout() != timeout {
+        if !self.line(id).touch(timeout, now) {
             self.change_timeout(id, timeout, now);
         }
     }
 
     /// Gives the connection another timeout, from `now` on.
     #[cold]
-    fn change_timeout(&mut self, id: ConnectionId, timeout: u32, now: Ticks) {
+    pub fn change_timeout(&mut self, id: ConnectionId, timeout: u32, now: Ticks) {
         let timeout = timeout.min(Self::LONGEST_TIMEOUT);
         let line = &self.lines[id.index()];
         let shorter = timeout < line.timeout();

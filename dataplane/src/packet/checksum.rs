@@ -75,7 +75,13 @@ impl Running {
 #[must_use]
 pub(super) fn plain_header_valid(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
-    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    total_valid(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
+}
+
+/// Whether an IPv4 header whose 32-bit words, in whichever byte order, add up to this carries a right checksum.
+#[inline(always)]
+#[must_use]
+pub(super) const fn total_valid(total: u64) -> bool {
     // A sum folds to 0xffff exactly when it is a multiple of it and not 0, which no header with a version is; the
     // processor multiplies once instead of folding.
     total.is_multiple_of(0xffff)

@@ -364,19 +364,25 @@ impl Headers {
     }
 }
 
-/// The addresses of a packet, kept for a later stage: the words of [`Address::Ends`] of its family.
-pub type KeptEnds = [u64; 4];
+/// What names a packet's flow, kept for a later stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptTuple {
+    /// The words of [`Address::Ends`] of its family.
+    pub(crate) ends: [u64; 4],
+    /// Ports and protocol, see [`crate::flow::names`].
+    pub(crate) names: u64,
+}
 
 /// An address that can be read from a frame of its family.
 pub trait WireAddress: Address {
     /// The tuple of a packet of this family.
     fn tuple(headers: &Headers, data: &[u8]) -> Tuple<Self>;
 
-    /// Keeps a tuple's addresses.
-    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds);
+    /// Keeps a tuple.
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptTuple);
 
-    /// The tuple of a packet whose addresses were kept.
-    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self>;
+    /// The tuple that was kept.
+    fn kept(place: &KeptTuple) -> Tuple<Self>;
 }
 
 impl WireAddress for Ipv4Addr {
@@ -386,14 +392,15 @@ impl WireAddress for Ipv4Addr {
     }
 
     #[inline(always)]
-    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds) {
-        place[0] = tuple.ends();
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptTuple) {
+        place.ends[0] = tuple.ends();
+        place.names = tuple.names();
     }
 
     #[inline(always)]
-    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self> {
-        let (source, destination) = Self::split(ends[0]);
-        headers.tuple(source, destination)
+    fn kept(place: &KeptTuple) -> Tuple<Self> {
+        let (source, destination) = Self::split(place.ends[0]);
+        Tuple::named(source, destination, place.names)
     }
 }
 
@@ -404,17 +411,17 @@ impl WireAddress for Ipv6Addr {
     }
 
     #[inline(always)]
-    fn keep(tuple: &Tuple<Self>, place: &mut KeptEnds) {
+    fn keep(tuple: &Tuple<Self>, place: &mut KeptTuple) {
         #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
         let halves = |address: Self| [(address.to_bits() >> 64) as u64, address.to_bits() as u64];
         let ([a, b], [c, d]) = (halves(tuple.source), halves(tuple.destination));
-        *place = [a, b, c, d];
+        *place = KeptTuple { ends: [a, b, c, d], names: tuple.names() };
     }
 
     #[inline(always)]
-    fn kept(headers: &Headers, ends: &KeptEnds) -> Tuple<Self> {
-        let [a, b, c, d] = *ends;
+    fn kept(place: &KeptTuple) -> Tuple<Self> {
+        let [a, b, c, d] = place.ends;
         let address = |high, low| Self::from_bits(u128::from(high) << 64 | u128::from(low));
-        headers.tuple(address(a, b), address(c, d))
+        Tuple::named(address(a, b), address(c, d), place.names)
     }
 }

@@ -10,6 +10,7 @@ mod ipv6;
 pub mod mss;
 pub mod options;
 mod parse;
+mod plain;
 pub mod rewrite;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -17,10 +18,11 @@ pub mod sctp;
 #[cfg(test)]
 mod tests;
 
-pub use headers::{Family, Headers, KeptEnds, WireAddress, tcp};
+pub use headers::{Family, Headers, KeptTuple, WireAddress, tcp};
 pub use heap::HeapPacket;
 pub(crate) use ipv6::remove_fragment_header;
 pub use parse::{Parsed, Refusal, destination_mac, parse, parse_into, source_mac};
+pub(crate) use plain::Plain;
 
 /// A packet buffer that the engine owns while it works on it: an mbuf, or a heap buffer with an mbuf's headroom.
 ///

@@ -38,7 +38,7 @@ use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId, Ticks};
 use crate::packet::icmp::Report;
 use crate::packet::{
-    Family, Headers, KeptEnds, Packet, Refusal, WireAddress, destination_mac, options, parse_into,
+    Family, Headers, KeptTuple, Packet, Plain, Refusal, WireAddress, destination_mac, options, parse_into,
 };
 use crate::snapshot::Snapshot;
 use answer::Refused;
@@ -63,21 +63,33 @@ pub(crate) struct Turn<'a, S> {
 /// A packet between stages. Slots are filled in place and used again: no stage copies one, because a copy made right after
 /// its parts were written would wait for every one of them.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Slot<P> {
     packet: Option<P>,
-    headers: Headers,
-    ends: KeptEnds,
     hash: FlowHash,
+    tuple: KeptTuple,
+    headers: Headers,
     candidate: Candidate,
     port: PortId,
     /// Workers to ask when this one has no connection for it.
     ask: u8,
 }
 
+impl<P> Slot<P> {
+    /// Keeps the tuple of the packet whose headers the slot has.
+    #[inline]
+    fn keep(&mut self, data: &[u8]) {
+        match self.headers.family {
+            Family::V4 => WireAddress::keep(&self.headers.tuple_v4(data), &mut self.tuple),
+            Family::V6 => WireAddress::keep(&self.headers.tuple_v6(data), &mut self.tuple),
+        }
+    }
+}
+
 /// The packets of flows that this worker owns, between stages, in order of arrival.
 #[derive(Debug)]
 pub(crate) struct Slots<P> {
-    slots: Box<[Slot<P>; BURST]>,
+    slots: [Slot<P>; BURST],
     /// Packets whose buckets were asked for.
     count: usize,
     /// Those of the groups before, the next to have their lines asked for.
@@ -97,14 +109,14 @@ impl<P> Slots<P> {
         let empty = || Slot {
             packet: None,
             headers: Headers::default(),
-            ends: [0; 4],
+            tuple: KeptTuple::default(),
             hash: FlowHash::default(),
             candidate: Candidate::default(),
             port: PortId(0),
             ask: 0,
         };
         Self {
-            slots: Box::new(std::array::from_fn(|_| empty())),
+            slots: std::array::from_fn(|_| empty()),
             count: 0,
             asked: 0,
             looked_up: 0,
@@ -163,9 +175,28 @@ impl<P: Packet> Engine<P> {
     /// Stage 1, parse: headers checked, flow and hash known, the index bucket on its way.
     #[inline(always)]
     fn parse<S: Sink<P>>(&mut self, port: PortId, own: [u8; 6], packet: P, turn: &mut Turn<'_, S>) {
-        if self.slots.count == BURST {
-            self.flows(turn);
+        let Some(slot) = self.slots.slots.get_mut(self.slots.count) else {
+            return self.make_room(port, own, packet, turn);
+        };
+        let plain = Plain::of(packet.data()).filter(|plain| plain.is_to(own));
+        if plain.is_some_and(|plain| plain.read(packet.total_length(), &mut slot.headers, &mut slot.tuple)) {
+            (slot.port, slot.ask) = (port, 0);
+            self.divide(Family::V4, packet, turn);
+        } else {
+            self.parse_any(port, own, packet, turn);
         }
+    }
+
+    /// The same when all slots are taken.
+    #[cold]
+    fn make_room<S: Sink<P>>(&mut self, port: PortId, own: [u8; 6], packet: P, turn: &mut Turn<'_, S>) {
+        self.flows(turn);
+        self.parse_any(port, own, packet, turn);
+    }
+
+    /// The same for any frame.
+    #[inline(never)]
+    fn parse_any<S: Sink<P>>(&mut self, port: PortId, own: [u8; 6], packet: P, turn: &mut Turn<'_, S>) {
         let slot = &mut self.slots.slots[self.slots.count];
         let (length, segments) = (packet.total_length(), packet.segments());
         if let Err(refusal) = parse_into(&mut slot.headers, packet.data(), length, segments) {
@@ -186,19 +217,19 @@ impl<P: Packet> Engine<P> {
             let headers = slot.headers;
             return self.unusual(port, packet, headers, turn);
         }
-        slot.packet = Some(packet);
-        slot.port = port;
-        slot.ask = 0;
-        self.divide(turn);
+        (slot.port, slot.ask) = (port, 0);
+        slot.keep(packet.data());
+        let family = slot.headers.family;
+        self.divide(family, packet, turn);
     }
 
-    /// The packet in the next slot goes on, here or elsewhere.
+    /// A packet that the next slot is about goes on, here or elsewhere.
     #[inline(always)]
-    fn divide<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
+    fn divide<S: Sink<P>>(&mut self, family: Family, packet: P, turn: &mut Turn<'_, S>) {
         if self.core.owner.alone() {
-            self.admit();
+            self.admit(family, packet);
         } else {
-            self.own(turn);
+            self.own(family, packet, turn);
         }
     }
 
@@ -229,8 +260,9 @@ impl<P: Packet> Engine<P> {
             self.core.not_ours(port, packet, &headers, turn);
         } else {
             let slot = &mut self.slots.slots[self.slots.count];
-            (slot.packet, slot.headers, slot.port, slot.ask) = (Some(packet), headers, port, 0);
-            self.divide(turn);
+            (slot.headers, slot.port, slot.ask) = (headers, port, 0);
+            slot.keep(packet.data());
+            self.divide(headers.family, packet, turn);
         }
     }
 
@@ -268,9 +300,8 @@ impl<P: Packet> Engine<P> {
 
     /// Stage 2, own: packets of other workers' flows go to them.
     #[inline]
-    fn own<S: Sink<P>>(&mut self, turn: &mut Turn<'_, S>) {
+    fn own<S: Sink<P>>(&mut self, family: Family, packet: P, turn: &mut Turn<'_, S>) {
         let slot = &mut self.slots.slots[self.slots.count];
-        let Some(packet) = slot.packet.as_ref() else { return };
         let (port, headers) = (slot.port, &slot.headers);
         // A NIC does not know which ports a follower goes by.
         let hash = packet.rss_hash().filter(|_| !headers.is_follower());
@@ -280,21 +311,17 @@ impl<P: Packet> Engine<P> {
                 if control::may_be_announced(headers, turn.snapshot) {
                     slot.ask = self.core.owner.others();
                 }
-                self.admit();
+                self.admit(family, packet);
             }
             Shard::Unknown => {
                 slot.ask = self.core.owner.others();
-                self.admit();
+                self.admit(family, packet);
             }
             Shard::Of(owner) => {
-                let Some(packet) = slot.packet.take() else { return };
                 let redirected = Redirected { packet, port, redirect: Redirect::ToOwner };
                 self.core.redirect(owner, redirected, turn.sink);
             }
-            Shard::Nobodys => {
-                let Some(packet) = slot.packet.take() else { return };
-                self.core.not_ours(port, packet, headers, turn);
-            }
+            Shard::Nobodys => self.core.not_ours(port, packet, headers, turn),
         }
     }
 
@@ -312,32 +339,26 @@ impl<P: Packet> Engine<P> {
             self.flows(turn);
         }
         let slot = &mut self.slots.slots[self.slots.count];
-        slot.packet = Some(packet);
-        slot.headers = headers;
-        slot.port = port;
-        slot.ask = ask;
-        self.admit();
+        (slot.headers, slot.port, slot.ask) = (headers, port, ask);
+        slot.keep(packet.data());
+        self.admit(headers.family, packet);
     }
 
-    /// The packet in the next slot is this worker's: its bucket is asked for.
+    /// The packet that the next slot is about is this worker's: its bucket is asked for.
     #[inline(always)]
-    fn admit(&mut self) {
+    fn admit(&mut self, family: Family, packet: P) {
         let slot = &mut self.slots.slots[self.slots.count];
-        let Some(packet) = slot.packet.as_ref() else { return };
-        match slot.headers.family {
+        match family {
             Family::V4 => {
-                let tuple = slot.headers.tuple_v4(packet.data());
-                WireAddress::keep(&tuple, &mut slot.ends);
-                slot.hash = self.v4.hash(&tuple);
+                slot.hash = self.v4.hash(&WireAddress::kept(&slot.tuple));
                 self.v4.prefetch(slot.hash);
             }
             Family::V6 => {
-                let tuple = slot.headers.tuple_v6(packet.data());
-                WireAddress::keep(&tuple, &mut slot.ends);
-                slot.hash = self.v6.hash(&tuple);
+                slot.hash = self.v6.hash(&WireAddress::kept(&slot.tuple));
                 self.v6.prefetch(slot.hash);
             }
         }
+        slot.packet = Some(packet);
         self.slots.count += 1;
     }
 
@@ -398,21 +419,13 @@ impl<P: Packet> Core<P> {
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) -> bool {
-        let tuple = A::kept(&slot.headers, &slot.ends);
-        let found = if changed {
-            table.find(slot.hash, &tuple)
-        } else {
-            table.find_at(slot.candidate, slot.hash, &tuple)
-        };
-        let Some(found) = found else {
+        let suggested = if changed { None } else { table.confirm(slot.candidate, &A::kept(&slot.tuple)) };
+        let Some(found) = suggested.or_else(|| search(table, slot)) else {
             self.missed(table, packet, slot, forwarded, turn);
             return true;
         };
-        match self.straight_on(table, found, packet, &slot.headers, turn) {
-            Ok(sent) => {
-                *forwarded += u64::from(sent);
-                false
-            }
+        match self.straight_on(table, found, packet, &slot.headers, forwarded, turn) {
+            Ok(()) => false,
             Err(packet) => self.found(table, found, packet, slot, forwarded, turn),
         }
     }
@@ -541,6 +554,12 @@ impl<P: Packet> Core<P> {
         };
         self.punt(class, port, packet, turn.sink);
     }
+}
+
+/// The connection of a packet that no candidate was right for.
+#[inline(never)]
+fn search<A: WireAddress, P>(table: &Table<A>, slot: &Slot<P>) -> Option<Found> {
+    table.find(slot.hash, &A::kept(&slot.tuple))
 }
 
 /// Whether options ask for nothing but what the director does; the host's stack sees to others.

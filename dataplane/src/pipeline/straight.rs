@@ -22,7 +22,7 @@ const fn steady_timeout(headers: &Headers, timeouts: &Timeouts) -> u32 {
 }
 
 impl<P: Packet> Core<P> {
-    /// Sends such a packet on; whether it went.
+    /// Sends such a packet on, and counts it as forwarded if it went.
     ///
     /// # Errors
     /// The packet, when it is none of these; nothing was changed.
@@ -33,32 +33,41 @@ impl<P: Packet> Core<P> {
         found: Found,
         mut packet: P,
         headers: &Headers,
+        forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
-    ) -> Result<bool, P> {
+    ) -> Result<(), P> {
         let line = table.line(found.id);
         if !headers.is_steady() || !line.is_steady() || line.is_expired(turn.now) {
             return Err(packet);
         }
         if found.reverse {
-            return self.straight_back(table, found.id, packet, headers, turn);
+            let sent = self.straight_back(table, found.id, packet, headers, turn)?;
+            *forwarded += u64::from(sent);
+            return Ok(());
         }
         if line.flags() & flags::METHOD != flags::DIRECT {
-            return self.straight_changed(table, found.id, packet, headers, turn);
+            let sent = self.straight_changed(table, found.id, packet, headers, turn)?;
+            *forwarded += u64::from(sent);
+            return Ok(());
         }
         let to = line.destination();
         let hop = turn.snapshot.hop(to);
         let passes = headers.ip_length <= hop.longest.into();
         let Some(counts) = self.counts.get(to.index()).filter(|_| passes) else { return Err(packet) };
         line.count_packet();
-        table.touch(found.id, steady_timeout(headers, &turn.snapshot.timeouts), turn.now);
         counts.count_in(headers.ip_length.into());
+        let timeout = steady_timeout(headers, &turn.snapshot.timeouts);
+        if !line.touch(timeout, turn.now) {
+            table.change_timeout(found.id, timeout, turn.now);
+        }
         let data = packet.data_mut();
         let _ = decrement_ttl(data, headers.network.into(), headers.family);
         if let Some(macs) = data.first_chunk_mut() {
             *macs = hop.macs;
         }
         turn.sink.transmit(hop.port, packet);
-        Ok(true)
+        *forwarded += 1;
+        Ok(())
     }
 
     /// The same for VS/NAT and VS/TUN.

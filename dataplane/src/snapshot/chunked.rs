@@ -7,7 +7,7 @@ const CHUNK: usize = 256;
 /// A vector in chunks of 256 elements, each shared between the versions that did not change it.
 #[derive(Debug, Clone)]
 pub struct Chunked<T> {
-    chunks: Box<[Arc<[T]>]>,
+    chunks: Box<[Arc<[T; CHUNK]>]>,
 }
 
 impl<T> Default for Chunked<T> {
@@ -28,7 +28,7 @@ impl<T: Clone + Default> Chunked<T> {
     pub fn set(&mut self, index: usize, value: T) {
         let chunk = index / CHUNK;
         if chunk >= self.chunks.len() {
-            let empty: Arc<[T]> = std::iter::repeat_with(T::default).take(CHUNK).collect();
+            let empty = Arc::new(std::array::from_fn(|_| T::default()));
             let mut chunks = std::mem::take(&mut self.chunks).into_vec();
             chunks.resize(chunk + 1, empty);
             self.chunks = chunks.into_boxed_slice();
