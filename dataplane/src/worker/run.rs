@@ -1,6 +1,6 @@
 //! A worker's loop: receive, take over, inject, turn, flush, rest.
 
-use super::clock::Clock;
+use super::clock::{Clock, GlancedClock};
 use super::histogram::Exchange;
 use super::idle::{Idle, IdleMode};
 use super::packet::DpdkPacket;
@@ -59,16 +59,18 @@ impl Worker {
         let mut idle = Idle::new(self.idle);
         let mut burst = Burst::new();
         let mut recorder = self.histogram.recorder();
-        let mut last = self.clock.now();
+        let mut cycle = dpdk::tsc();
+        let mut clock = GlancedClock::new(self.clock, dpdk::tsc_hz(), cycle);
+        let mut last = clock.now(cycle);
         while !self.stop.load(Relaxed) {
-            let now = self.clock.now();
+            let now = clock.now(cycle);
             beat.store(now.0, Relaxed);
-            let start = dpdk::tsc();
             let found = self.turn(&mut burst, now);
+            let start = std::mem::replace(&mut cycle, dpdk::tsc());
             let counters = self.sink.counters();
             counters.add(Counter::Turns, 1);
             if found > 0 {
-                let cycles = dpdk::tsc() - start;
+                let cycles = cycle.wrapping_sub(start);
                 counters.add(Counter::BusyCycles, cycles);
                 recorder.record(cycles);
                 idle.busy();
@@ -79,6 +81,7 @@ impl Worker {
                     self.reader.offline();
                     rest.take();
                     self.reader.online();
+                    cycle = dpdk::tsc();
                 }
             }
             if now != last {

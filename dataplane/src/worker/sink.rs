@@ -15,15 +15,13 @@ use std::sync::Arc;
 pub(super) struct Outlet {
     queue: TxQueue,
     waiting: Burst,
-    /// Bytes of what waits.
-    bytes: u64,
     /// Whether the NIC sends frames of several segments.
     chains: bool,
 }
 
 impl Outlet {
     pub(super) fn new(queue: TxQueue, chains: bool) -> Self {
-        Self { queue, waiting: Burst::new(), bytes: 0, chains }
+        Self { queue, waiting: Burst::new(), chains }
     }
 
     /// Sends everything; what the NIC refuses is dropped.
@@ -32,11 +30,10 @@ impl Outlet {
         if self.waiting.is_empty() {
             return;
         }
-        let packets = self.waiting.len() as u64;
+        let bytes_of = |burst: &Burst| burst.iter().map(|packet| packet.packet_len() as u64).sum::<u64>();
+        let (packets, bytes) = (self.waiting.len() as u64, bytes_of(&self.waiting));
         self.queue.transmit(&mut self.waiting);
-        let refused = self.waiting.len() as u64;
-        let bytes = std::mem::take(&mut self.bytes);
-        let left: u64 = self.waiting.iter().map(|packet| packet.packet_len() as u64).sum();
+        let (refused, left) = (self.waiting.len() as u64, bytes_of(&self.waiting));
         counters.add(Counter::Transmitted, packets - refused);
         counters.add(Counter::TransmittedBytes, bytes - left);
         for packet in self.waiting.drain() {
@@ -45,19 +42,29 @@ impl Outlet {
         }
     }
 
+    /// Keeps a packet to be sent with others.
+    ///
+    /// # Errors
+    /// The packet, when there is no place left for it, or when the NIC cannot send it in several segments.
     #[inline(always)]
-    fn push(&mut self, packet: Mbuf, counters: &WorkerCounters) {
+    fn push(&mut self, packet: Mbuf) -> Result<(), Mbuf> {
         if packet.segments() > 1 && !self.chains {
+            return Err(packet);
+        }
+        self.waiting.push(packet)
+    }
+
+    /// A packet that had no place gets one, or is dropped.
+    #[cold]
+    fn press(&mut self, packet: Mbuf, counters: &WorkerCounters) {
+        if packet.segments() > 1 && !self.chains {
+            drop(packet);
             return counters.drop_one(DropReason::Segments);
         }
-        if self.waiting.is_full() {
-            self.flush(counters);
-        }
-        self.bytes += packet.packet_len() as u64;
-        if let Err(packet) = self.waiting.push(packet) {
-            self.bytes -= packet.packet_len() as u64;
-            counters.drop_one(DropReason::TxFull);
+        self.flush(counters);
+        if let Err(packet) = self.push(packet) {
             drop(packet);
+            counters.drop_one(DropReason::TxFull);
         }
     }
 }
@@ -107,10 +114,11 @@ impl DpdkSink {
 impl Sink<DpdkPacket> for DpdkSink {
     #[inline(always)]
     fn transmit(&mut self, port: PortId, packet: DpdkPacket) {
-        let counters = &self.shared.counters[self.id.index()];
-        match self.outlets.get_mut(port.index()) {
-            Some(outlet) => outlet.push(packet.0, counters),
-            None => counters.drop_one(DropReason::TxFull),
+        let Some(outlet) = self.outlets.get_mut(port.index()) else {
+            return self.counters().drop_one(DropReason::TxFull);
+        };
+        if let Err(packet) = outlet.push(packet.0) {
+            outlet.press(packet, &self.shared.counters[self.id.index()]);
         }
     }
 
