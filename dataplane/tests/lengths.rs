@@ -102,6 +102,41 @@ fn a_datagram_in_pieces_is_one_packet() {
     }
 }
 
+/// The kernel's director puts a datagram together and cuts it again: all pieces leave with the first one's TTL, less one. None goes
+/// on for ever, and none stays behind.
+#[test]
+fn pieces_have_the_time_to_live_of_the_first() {
+    for waits in [false, true] {
+        let mut lab = names(DirectorConfig::default());
+        let mut pieces = cut(&datagram(4000, 1000), 400);
+        for (piece, ttl) in pieces.iter_mut().zip([9, 1, 0]) {
+            piece[22] = ttl;
+            fill_header(&mut piece[14..34]);
+        }
+        let hop = lab.director.snapshot.destination(DestinationSlot(1)).unwrap().next_hop;
+        if waits {
+            lab.editor.set_next_hop(DestinationSlot(1), NextHop::Unresolved, PORT, MTU);
+            lab.publish();
+        }
+        let mut outcomes = give(&mut lab, &pieces, &[0, 1, 2]);
+        if waits {
+            assert_eq!(outcomes, []);
+            lab.editor.set_next_hop(DestinationSlot(1), hop, PORT, MTU);
+            lab.publish();
+            outcomes = lab.director.take_outcomes();
+        }
+        let ttls: Vec<_> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Transmitted(_, frame) => Some(frame[22]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ttls, [8; 3], "{waits}");
+        assert_eq!(sent(&outcomes).0.len(), 3, "with right checksums");
+    }
+}
+
 #[test]
 fn pieces_find_their_flow_over_workers() {
     let mut lab = names(DirectorConfig { workers: 4, ..DirectorConfig::default() });

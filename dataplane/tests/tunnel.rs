@@ -313,6 +313,47 @@ fn nobody_else_teaches_the_path() {
     assert_eq!(gateway.sent(CLIENTS, &data(1400)).0, SERVERS);
 }
 
+/// A service that carries the tunnels of others: an error about those is one as any other.
+#[test]
+fn what_looks_like_our_tunnel_and_is_not_is_relayed() {
+    let (service, client) = ("10.0.0.100:6080", "10.1.0.5:6080");
+    let names = key(17, VIP, 6080);
+    // To anybody, and as if from the client to the virtual address itself.
+    for inner in [("192.0.2.1:5", "192.0.2.2:6"), (client, service)] {
+        let inner = Frame::new(end(inner.0), end(inner.1)).udp();
+        let carried = [&[0, 4, 0, 0], &inner[14..]].concat();
+        for workers in [1, 3] {
+            for method in [Method::Direct, Method::Masquerade, tunnel(TunnelKind::Gre, TunnelChecksum::None)]
+            {
+                let mut gateway = Gateway::of(workers, Steering::Client);
+                gateway.service(names);
+                gateway.destination(names, server(3), 6080, method);
+                let asked = Frame { payload: carried.clone(), ..request(client, service) }.udp();
+                let sent = gateway.sent(CLIENTS, &asked).1;
+                let answered =
+                    Frame { payload: carried.clone(), ..Frame::new(end(service), end(client)) }.udp();
+                let mut error = from_router(VIP, [3, 1], 0, &answered, answered.len() - 14);
+                error[..6].copy_from_slice(&CLIENT_SIDE);
+                for worker in 0..workers {
+                    let told = gateway.receive_on(worker.into(), CLIENTS, &error);
+                    assert!(
+                        matches!(told[..], [Outcome::Transmitted(SERVERS, _)]),
+                        "{workers} {method:?}: {told:?}"
+                    );
+                }
+                if method != Method::Masquerade {
+                    continue;
+                }
+                let error = from_router("10.1.0.5", [3, 1], 0, &sent, sent.len() - 14);
+                for worker in 0..workers {
+                    let told = gateway.receive_on(worker.into(), SERVERS, &error);
+                    assert!(matches!(told[..], [Outcome::Transmitted(CLIENTS, _)]), "{workers}: {told:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn an_absurd_path_mtu_is_not_believed() {
     let mut gateway = web(Gateway::alone(), WEB, FAR, ipip());

@@ -153,20 +153,14 @@ impl<P: Packet> Core<P> {
     }
 
     /// The first piece of a datagram, or a whole one, and the rest, each with headers of its own. What is in the first piece alone
-    /// of their options is not in the others.
+    /// of their options is not in the others. They have the first one's TTL, as when the kernel has put a datagram together: what is
+    /// said of that one holds for all.
     pub(super) fn all_pieces(&mut self, packet: P, port: PortId, headers: &Headers) -> Vec<Piece<P>> {
         let mut pieces = std::mem::take(&mut self.rest);
-        for piece in &mut pieces {
-            let Headers { network, family, .. } = piece.headers;
-            let network = usize::from(network);
-            if family == Family::V4
-                && let Some(shape) = Shape::of(piece.packet.data(), network)
-                && let Some(header) = piece.packet.data_mut().get_mut(network..network + shape.header)
-                && header.len() > 20
-            {
-                options::for_later_fragment(header);
-                checksum::fill_header(header);
-            }
+        for Piece { packet, headers: own, .. } in &mut pieces {
+            own.ttl = headers.ttl;
+            let Some(header) = packet.data_mut().get_mut(usize::from(own.network)..) else { continue };
+            follow_first(header, own.family, headers.ttl);
         }
         pieces.insert(0, Piece { headers: alone(packet.data(), headers), packet, port });
         pieces
@@ -229,6 +223,23 @@ impl<P: Packet> Core<P> {
         // IPv4 headers stay in place.
         let whole = make_whole(packet, headers).filter(|whole| whole.family == Family::V6);
         refused.headers = whole.unwrap_or(refused.headers);
+    }
+}
+
+/// Makes a later piece's IP header one that the first piece's could have been cut into.
+fn follow_first(packet: &mut [u8], family: Family, ttl: u8) {
+    let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    match (family, packet) {
+        (Family::V6, [_, _, _, _, _, _, _, limit, ..]) => *limit = ttl,
+        (Family::V4, packet) => {
+            let Some(header) = packet.get_mut(..length).filter(|header| header.len() >= 20) else { return };
+            header[8] = ttl;
+            if length > 20 {
+                options::for_later_fragment(header);
+            }
+            checksum::fill_header(header);
+        }
+        _ => {}
     }
 }
 

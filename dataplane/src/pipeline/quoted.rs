@@ -8,7 +8,7 @@ use super::own::Shard;
 use super::reply::{ClientHop, client_hop};
 use super::schedule::{Fate, Opened, Opener};
 use crate::address::Address;
-use crate::connection::{ConnectionId, Found, Table, flags};
+use crate::connection::{ConnectionId, Found, Line, Table, flags};
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::flow::{FlowKey, Tuple, protocol};
@@ -49,15 +49,22 @@ impl<P: Packet> Engine<P> {
         if self.core.owner.alone() {
             return self.relay(port, packet, headers, 0, turn);
         }
+        let of = |request| self.core.owner.of(&request, None, port, turn.snapshot);
+        // What looks like a tunnel of ours may be what a service carries: then the owner of that has to be asked, too.
         let inside = relay::tunnelled(packet.data(), &headers, &quoted);
-        let request = inside.map_or_else(|| quoted.key.reversed(), |inside| inside.key).followed();
-        match self.core.owner.of(&request, None, port, turn.snapshot) {
-            Shard::Of(owner) if owner == self.core.id => self.relay(port, packet, headers, 0, turn),
-            Shard::Of(owner) => {
-                let redirected = Redirected { packet, port, redirect: Redirect::ToOwner };
-                self.core.redirect(owner, redirected, turn.sink);
+        let tunnel = inside.map(|inside| of(inside.key.followed())).filter(|shard| *shard != Shard::Nobodys);
+        let shard = tunnel.unwrap_or_else(|| of(quoted.key.reversed().followed()));
+        let others = self.core.owner.others();
+        let ask = if tunnel.is_some() || shard == Shard::Unknown { others } else { 0 };
+        match shard {
+            Shard::Of(owner) if owner != self.core.id => {
+                let redirect = match ask {
+                    0 => Redirect::ToOwner,
+                    left => Redirect::Ask { left, learned: None },
+                };
+                self.core.redirect(owner, Redirected { packet, port, redirect }, turn.sink);
             }
-            Shard::Unknown => self.relay(port, packet, headers, self.core.owner.others(), turn),
+            Shard::Of(_) | Shard::Unknown => self.relay(port, packet, headers, ask, turn),
             Shard::Nobodys => self.core.not_ours(port, packet, &headers, turn),
         }
     }
@@ -75,9 +82,12 @@ impl<P: Packet> Engine<P> {
             return self.core.not_ours(port, packet, &headers, turn);
         };
         let inside = relay::tunnelled(packet.data(), &headers, &quoted);
-        let error = Error { packet, port, headers, quoted, ask };
+        let mut error = Error { packet, port, headers, quoted, ask };
         if let Some(inside) = inside {
-            return self.core.outer_error(&self.v4, error, inside, turn);
+            match self.core.outer_error(&self.v4, error, inside, turn) {
+                Ok(()) => return,
+                Err(other) => error = other,
+            }
         }
         match quoted.key.reversed().followed() {
             FlowKey::V4(request) => self.core.relay(&mut self.v4, &request, error, turn),
@@ -249,31 +259,43 @@ impl<P: Packet> Core<P> {
 
     /// A router's word about a tunnel's outer packet, to the director: it is learnt from, and told on to the client about the packet
     /// inside, from the virtual address.
+    ///
+    /// # Errors
+    /// The error, when it is about no tunnel of this worker's connections.
     fn outer_error<S: Sink<P>>(
         &mut self,
         table: &Table<Ipv4Addr>,
         error: Error<P>,
         inside: Tunnelled,
         turn: &mut Turn<'_, S>,
-    ) {
-        let FlowKey::V4(request) = inside.key.followed() else {
-            return self.not_ours(error.port, error.packet, &error.headers, turn);
-        };
+    ) -> Result<(), Error<P>> {
+        let FlowKey::V4(request) = inside.key.followed() else { return Err(error) };
         let found = table
             .find(table.hash(&request), &request)
             .filter(|found| !found.reverse && !table.line(found.id).is_expired(turn.now));
         let outer = found.and_then(|found| turn.snapshot.encapsulation(table.line(found.id).destination()));
         let (Some(found), Some(outer)) = (found, outer.filter(|outer| sent_by_us(outer, &error))) else {
-            return self.not_ours(error.port, error.packet, &error.headers, turn);
+            return Err(error);
         };
+        self.tunnel_error(table.line(found.id), outer, error, inside, turn);
+        Ok(())
+    }
+
+    fn tunnel_error<S: Sink<P>>(
+        &mut self,
+        line: &Line<Ipv4Addr>,
+        outer: &Encapsulation,
+        error: Error<P>,
+        inside: Tunnelled,
+        turn: &mut Turn<'_, S>,
+    ) {
         let Error { packet, port, headers, quoted, .. } = error;
         match relay::checksum_valid(packet.data(), &headers) {
             Some(true) => {}
             Some(false) => return self.discard(packet, DropReason::IcmpChecksum),
             None => return self.discard(packet, DropReason::Segments),
         }
-        let line = table.line(found.id);
-        let slot = line.destination();
+        let (slot, request) = (line.destination(), line.tuple());
         let mut rest = 0;
         if (quoted.icmp_type, quoted.icmp_code) == (3, 4) {
             let view = turn.snapshot.destination(slot).copied().unwrap_or_default();

@@ -146,7 +146,11 @@ impl<P> FragmentMap<P> {
         self.counters.accepted += 1;
         let index = self.find_or_add(key, now);
         match self.fit(index, headers) {
-            Fit::Duplicate => self.refuse(packet, DropReason::FragmentInvalid),
+            Fit::Duplicate => {
+                // What it says of the datagram's end holds all the same.
+                self.datagrams[index as usize].hear_end(headers);
+                self.refuse(packet, DropReason::FragmentInvalid);
+            }
             Fit::Overlap => {
                 self.let_go(index, DropReason::FragmentInvalid);
                 self.refuse(packet, DropReason::FragmentInvalid);
@@ -274,9 +278,7 @@ impl<P> FragmentMap<P> {
         }
         datagram.pieces += 1;
         datagram.bytes = datagram.bytes.saturating_add(headers.fragment_length);
-        if !headers.more_fragments() {
-            datagram.total = Some(headers.fragment_offset.saturating_add(headers.fragment_length));
-        }
+        datagram.hear_end(headers);
         self.held_free = self.held[slot as usize].next;
         let after = match self.held.get_mut(before as usize) {
             Some(before) => std::mem::replace(&mut before.next, slot),
@@ -403,6 +405,13 @@ impl Datagram {
             chain,
             older: NONE,
             newer: NONE,
+        }
+    }
+
+    /// The last piece tells where the datagram ends.
+    fn hear_end(&mut self, headers: &Headers) {
+        if !headers.more_fragments() {
+            self.total = Some(headers.fragment_offset.saturating_add(headers.fragment_length));
         }
     }
 }

@@ -122,6 +122,17 @@ fn duplicates_are_dropped_and_harm_nothing() {
     );
 }
 
+/// A duplicate adds nothing, but where it says that the datagram ends is believed (`ip_frag_queue` notes it first).
+#[test]
+fn a_duplicate_may_say_where_the_datagram_ends() {
+    let mut map = Map::new(4, 8, SECRET);
+    assert_eq!(give(&mut map, 1, 7, piece(7, 0, 800, true, PORTS), START), []);
+    assert_eq!(give(&mut map, 2, 7, piece(7, 800, 80, true, PORTS), START), []);
+    assert_eq!(give(&mut map, 3, 7, piece(7, 800, 80, false, PORTS), START), [(3, INVALID)]);
+    let beyond = give(&mut map, 4, 7, piece(7, 880, 80, false, PORTS), START);
+    assert_eq!(beyond, [(1, INVALID), (2, INVALID), (4, INVALID)]);
+}
+
 #[test]
 fn what_is_not_whole_goes_after_thirty_seconds() {
     let mut map = Map::new(4, 8, SECRET);
@@ -236,10 +247,10 @@ impl Model {
             let held = std::mem::take(self).held.into_values().map(|(packet, _)| packet);
             return held.chain([packet]).map(|packet| (packet, INVALID)).collect();
         }
+        self.total = self.total.or_else(|| last.then_some(units.end));
         if known > 0 {
             return vec![(packet, INVALID)];
         }
-        self.total = self.total.or_else(|| last.then_some(units.end));
         self.held.insert(units.start, (packet, (headers.source_port, headers.destination_port)));
         self.seen.extend(units);
         if self.total.is_none_or(|total| self.seen.len() != usize::from(total)) {
