@@ -179,6 +179,43 @@ fn the_server_speaks_first_and_a_whole_conversation_works() {
     assert_eq!(lab.client().hello().revision, 2);
 }
 
+/// The first lines that an operator types, by the program itself, with what a script sees of them.
+#[test]
+fn uvsctl_says_by_its_exit_code_what_came_of_it() {
+    let lab = Lab::new(|_| {});
+    let uvsctl = |line: &str| {
+        let arguments = line.split_whitespace();
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_uvsctl"))
+            .args(arguments)
+            .env("UVS_CONTROL", lab.socket())
+            .output()
+            .unwrap();
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.code().unwrap(), String::from_utf8(said).unwrap())
+    };
+    for line in [
+        "service add --tcp 192.168.132.254:80 --scheduler rr --persistent 120",
+        "destination add --tcp 192.168.132.254:80 --server 192.168.132.64:80 --direct",
+        "destination add --tcp 192.168.132.254:80 --server 192.168.132.68:80 --direct",
+        "config show",
+    ] {
+        let (code, said) = uvsctl(line);
+        assert_eq!(code, 0, "{line}: {said}");
+    }
+    let (code, said) = uvsctl("--json config show");
+    let held: Value = serde_json::from_str(&said).unwrap();
+    let service = &held["services"][0];
+    assert_eq!((code, &service["scheduler"], &service["persistent"]), (0, &json!("rr"), &json!(120)));
+    assert_eq!(service["destination"].as_array().unwrap().len(), 2, "{said}");
+
+    let (refused, said) = uvsctl("service add --tcp 192.168.132.254:80 --scheduler rr");
+    assert!(refused == 1 && said.contains("exists") && said.contains("service edit"), "{refused}: {said}");
+    let (usage, said) = uvsctl("service add --tcp 192.168.132.254:81 --scheduler best");
+    assert!(usage == 2 && said.contains("this director has rr"), "{usage}: {said}");
+    let (nobody, said) = uvsctl("--socket /nonexistent/control.sock status");
+    assert!(nobody == 3 && said.contains("is uvsd running?"), "{nobody}: {said}");
+}
+
 #[test]
 fn marks_timeouts_settings_and_flush_are_changes_like_others() {
     let lab = Lab::new(|_| {});

@@ -185,3 +185,116 @@ impl Part<'_> {
         next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::address::Address;
+    use dataplane::connection::tcp::State;
+    use dataplane::connection::{HashKey, Line, NewConnection, Region, Size, Table};
+    use dataplane::engine::{Shared, SharedLimits};
+    use dataplane::flow::Tuple;
+    use dataplane::id::{PortId, Ticks};
+    use dataplane::snapshot::ClientMask;
+    use dataplane::template::TemplateKey;
+    use dataplane::worker::Connections;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const NOW: Ticks = Ticks(1000);
+
+    /// A table of a worker that had a connection from the client's port i where `open[i]`, and another in between that is gone.
+    fn table<A: Address>(client: A, virtual_address: A, open: &[bool]) -> Table<A> {
+        let size = Size { capacity: 64, both_directions: false };
+        let region = Region::anonymous(size.footprint::<A>().total()).unwrap();
+        let mut table = Table::create(region, size, HashKey([1, 2]), NOW).unwrap();
+        for (port, stays) in (1000..).zip(open) {
+            let tuple = Tuple {
+                source: client,
+                destination: virtual_address,
+                source_port: port,
+                destination_port: 80,
+                protocol: 6,
+            };
+            let new = NewConnection {
+                tuple,
+                server: virtual_address,
+                server_port: 80,
+                state: State::Established,
+                flags: flags::DIRECT,
+                timeout: 60_000,
+                destination: DestinationSlot(0),
+                template: Line::<A>::NONE,
+                side: Line::<A>::NONE,
+                client_mac: [0; 6],
+                ingress: PortId(0),
+                both_directions: false,
+            };
+            let id = table.open(table.hash(&tuple), &new, NOW).unwrap();
+            if !stays {
+                table.close(id);
+            }
+        }
+        table
+    }
+
+    /// All pages of at most `limit` entries, one after the other.
+    fn pages(query: &ConnectionQuery, limit: u32, view: &View<'_>) -> Vec<Vec<ConnectionEntry>> {
+        let mut all = Vec::new();
+        let mut cursor = None;
+        loop {
+            let query = ConnectionQuery { cursor: cursor.take(), limit: Some(limit), ..query.clone() };
+            let one = page(&query, view, &Servers::default()).unwrap();
+            all.push(one.connections);
+            match one.next {
+                Some(next) => cursor = Some(next),
+                None => return all,
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        /// Whatever the size of a page: every connection of every worker and family once, and every template.
+        #[test]
+        fn pages_are_the_whole_list(
+            open in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 0..12), 4),
+            templates in 0_u8..9, limit in 1_u32..20, filtered: bool,
+        ) {
+            let (client, client6) = (Ipv4Addr::new(10, 1, 0, 5), Ipv6Addr::LOCALHOST);
+            let (vip, vip6) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::UNSPECIFIED);
+            let tables: Vec<(Table<Ipv4Addr>, Table<Ipv6Addr>)> = open
+                .chunks(2)
+                .map(|pair| (table(client, vip, &pair[0]), table(client6, vip6, &pair[1])))
+                .collect();
+            let tables: Vec<Connections> =
+                tables.iter().map(|(v4, v6)| Connections { v4: v4.slab(), v6: v6.slab() }).collect();
+            let limits = SharedLimits { workers: 2, services: 1, destinations: 1, templates: 64 };
+            let shared = Shared::new(limits, 1);
+            for last in 0..templates {
+                let key = TemplateKey::new(6, Ipv4Addr::new(10, 9, 0, last), ClientMask::HOST_V4, vip, 80);
+                shared.templates.insert(&key, DestinationSlot(0), 300_000, NOW).unwrap();
+            }
+            let view = View { shared: &shared, tables: &tables, now: NOW };
+            let query = ConnectionQuery { client: filtered.then_some(client.into()), ..ConnectionQuery::default() };
+            let pages = pages(&query, limit, &view);
+            prop_assert!(pages.iter().all(|page| page.len() <= limit as usize));
+
+            let mut listed: Vec<_> =
+                pages.concat().iter().map(|entry| (entry.worker, entry.client.ip, entry.client.port)).collect();
+            let live = |part: usize| (1000..).zip(&open[part]).filter(|(_, stays)| **stays).map(|(port, _)| port);
+            let mut expected: Vec<(Option<u8>, IpAddr, u16)> = Vec::new();
+            for part in 0..4 {
+                let address = if part % 2 == 0 { IpAddr::V4(client) } else { IpAddr::V6(client6) };
+                let worker = if part < 2 { 0 } else { 1 };
+                expected.extend(live(part).map(|port| (Some(worker), address, port)));
+            }
+            expected.extend((0..templates).map(|last| (None, [10, 9, 0, last].into(), 0)));
+            expected.retain(|(_, address, _)| !filtered || *address == IpAddr::V4(client));
+            listed.sort();
+            expected.sort();
+            prop_assert_eq!(listed, expected);
+        }
+    }
+}
