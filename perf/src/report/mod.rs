@@ -5,14 +5,14 @@ mod plot;
 use crate::results::{Control, Measurement};
 use crate::times::Times;
 use anyhow::{Context, Result};
-use plot::{Axis, Series, bars, escape, lines, short};
+use plot::{Axis, STYLE, Series, bars, escape, lines, short};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What figures are drawn against, where they were measured for several values of it.
-const AXES: [&str; 4] = ["flows", "services", "destinations", "workers"];
+const AXES: [&str; 5] = ["flows", "population", "services", "destinations", "workers"];
 /// Parameters that say how long was measured, not what.
 const EFFORT: [&str; 4] = ["seconds", "windows", "burst", "cpus"];
 
@@ -42,22 +42,17 @@ const HEAD: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>uvs-perf</title>
+<meta name="color-scheme" content="light dark">
 <style>
-body { font: 15px/1.45 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-svg { width: 100%; height: auto }
-svg text { font-size: 12px; fill: #222 }
-.middle { text-anchor: middle } .end { text-anchor: end }
-.grid { stroke: #ddd; fill: none } .line { fill: none; stroke-width: 2 }
-.legend { list-style: none; padding: 0; font-size: 13px }
-.legend span { display: inline-block; width: 2.2em; margin-right: .6em; vertical-align: middle }
+:root { --ink: #222; --paper: #fff; --grid: #ddd }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181a1b; --grid: #3a3d3f } }
+body { font: 15px/1.45 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink); background: var(--paper) }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
-td, th { border-bottom: 1px solid #ddd; padding: .25em .7em .25em 0; text-align: left; vertical-align: top }
-</style>
+td, th { border-bottom: 1px solid var(--grid); padding: .25em .7em .25em 0; text-align: left; vertical-align: top }
 "#;
 
 fn page(results: &[Measurement]) -> String {
-    let mut page = String::from(HEAD);
-    page.push_str("<h1>uvs-perf</h1>\n");
+    let mut page = format!("{HEAD}{STYLE}</style>\n<h1>uvs-perf</h1>\n");
     let machines: BTreeSet<String> = results.iter().map(machine).collect();
     for machine in machines {
         let _ = writeln!(page, "<p>{}</p>", escape(&machine));
@@ -66,22 +61,32 @@ fn page(results: &[Measurement]) -> String {
         "<p>Medians over the windows that count. Dashed lines are controls: what the same run measured beside it. Figures \
          of different machines, or of different hours of one, are not comparable; ratios to the control are.</p>\n",
     );
+    let questions = questions(results);
     for axis in AXES {
-        let series = against(results, axis);
+        let series = questions.iter().map(|(question, some)| (question, against(some, axis)));
+        let series: Vec<_> = series.filter(|(_, series)| !series.is_empty()).collect();
         if !series.is_empty() {
             let _ = writeln!(page, "<h2>Cost of a packet against {axis}</h2>");
+        }
+        for (question, series) in series {
             let titles = (Axis::Logarithmic(axis.to_owned()), Axis::Linear("ns a packet".to_owned()));
+            let _ = writeln!(page, "<h3>{}</h3>", escape(question));
             page.push_str(&lines(&titles.0, &titles.1, &series));
         }
     }
-    for what in results.iter().flat_map(|result| result.times.keys()).collect::<BTreeSet<_>>() {
-        let _ = writeln!(page, "<h2>Percentiles: {}</h2>", escape(what));
-        page.push_str(&percentiles(results, what));
+    for (question, some) in &questions {
+        for what in some.iter().flat_map(|result| result.times.keys()).collect::<BTreeSet<_>>() {
+            let _ = writeln!(page, "<h2>Percentiles: {}, {}</h2>", escape(question), escape(what));
+            page.push_str(&percentiles(some, what));
+        }
     }
     if results.iter().any(|result| !result.parts.is_empty()) {
         page.push_str("<h2>What the cost is made of</h2>\n");
-        for result in results.iter().filter(|result| !result.parts.is_empty()) {
-            let _ = writeln!(page, "<h3>{}</h3>", escape(&label(result, &varying(results), "")));
+    }
+    for some in questions.values() {
+        let varying = varying(some);
+        for result in some.iter().filter(|result| !result.parts.is_empty()) {
+            let _ = writeln!(page, "<h3>{}</h3>", escape(&label(result, &varying, "")));
             page.push_str(&parts(result));
         }
     }
@@ -100,8 +105,17 @@ fn machine(result: &Measurement) -> String {
     )
 }
 
-/// Parameters of which results differ, those of effort left out.
-fn varying(results: &[Measurement]) -> BTreeSet<&str> {
+/// Results by the command that measured them: their figures are of one kind.
+fn questions(results: &[Measurement]) -> BTreeMap<&str, Vec<&Measurement>> {
+    let mut all: BTreeMap<&str, Vec<&Measurement>> = BTreeMap::new();
+    for result in results {
+        all.entry(result.name.split(' ').next().unwrap_or_default()).or_default().push(result);
+    }
+    all
+}
+
+/// Parameters of which results differ, but for those of effort and the mode, which is in the name.
+fn varying<'a>(results: &[&'a Measurement]) -> BTreeSet<&'a str> {
     let names: BTreeSet<&str> =
         results.iter().flat_map(|result| result.parameters.keys().map(String::as_str)).collect();
     let differ = |name: &&str| {
@@ -109,7 +123,7 @@ fn varying(results: &[Measurement]) -> BTreeSet<&str> {
             .iter()
             .map(|result| result.parameters.get(*name).map_or_else(String::new, value))
             .collect();
-        values.len() > 1 && !EFFORT.contains(name)
+        values.len() > 1 && !EFFORT.contains(name) && *name != "mode"
     };
     names.into_iter().filter(differ).collect()
 }
@@ -122,15 +136,17 @@ fn value(value: &Value) -> String {
 fn label(result: &Measurement, varying: &BTreeSet<&str>, but: &str) -> String {
     let mut label = result.name.clone();
     for name in varying.iter().filter(|name| **name != but) {
-        if let Some(known) = result.parameters.get(*name) {
-            let _ = write!(label, ", {name} {}", value(known));
+        match result.parameters.get(*name) {
+            None | Some(Value::Bool(false)) => {}
+            Some(Value::Bool(true)) => label.extend([", ", name]),
+            Some(known) => label.extend([", ", name, " ", &value(known)]),
         }
     }
     label
 }
 
 /// Lines over one parameter, each with its control: results that differ in nothing else.
-fn against(results: &[Measurement], axis: &str) -> Vec<Series> {
+fn against(results: &[&Measurement], axis: &str) -> Vec<Series> {
     let varying = varying(results);
     let mut groups: BTreeMap<String, Vec<(f64, &Measurement)>> = BTreeMap::new();
     for result in results {
@@ -158,7 +174,7 @@ fn against(results: &[Measurement], axis: &str) -> Vec<Series> {
     series
 }
 
-fn percentiles(results: &[Measurement], what: &str) -> String {
+fn percentiles(results: &[&Measurement], what: &str) -> String {
     let varying = varying(results);
     let mut series = Vec::new();
     let mut names = Vec::new();
@@ -179,7 +195,7 @@ fn percentiles(results: &[Measurement], what: &str) -> String {
             add(format!("{label}: {}", control.name), colour, true, times);
         }
     }
-    lines(&Axis::Names("percentile".to_owned(), names), &Axis::Logarithmic("nanoseconds".to_owned()), &series)
+    lines(&Axis::Names("percentile".to_owned(), names), &Axis::Times("time".to_owned()), &series)
 }
 
 fn parts(result: &Measurement) -> String {
@@ -244,6 +260,7 @@ mod tests {
     #[test]
     fn lines_join_what_differs_in_one_parameter_alone() {
         let results = results();
+        let results: Vec<&Measurement> = results.iter().collect();
         let series = against(&results, "flows");
         assert_eq!(series.len(), 2, "{series:?}");
         assert_eq!(series[0].points.iter().map(|point| point.0).collect::<Vec<_>>(), [1024.0, 65_536.0]);
@@ -258,7 +275,9 @@ mod tests {
         for outside in ["http", "src=", "<script", "<link", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
-        for wanted in ["against flows", "Percentiles: latency", "made of", "p99.99", "polyline", "A CPU"] {
+        for wanted in
+            ["against flows", "Percentiles: forward, latency", "made of", "p99.99", "polyline", "A CPU"]
+        {
             assert!(page.contains(wanted), "{wanted}");
         }
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());

@@ -8,8 +8,32 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 48.0;
-/// Colours that stay apart for most eyes (Okabe and Ito).
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/// Colours there are; which they are is the style sheet's ([`STYLE`]).
+const COLOURS: usize = 7;
+
+/// What plots look like, in the light and in the dark: colours that stay apart for most eyes (Okabe and Ito).
+pub(super) const STYLE: &str = "
+svg { width: 100%; height: auto }
+svg text { font-size: 12px; fill: var(--ink) }
+.middle { text-anchor: middle } .end { text-anchor: end }
+.grid { stroke: var(--grid); fill: none }
+.line { fill: none; stroke-width: 2; stroke: var(--colour) }
+circle, rect { fill: var(--colour) }
+.control { stroke-dasharray: 5 4 }
+.legend { list-style: none; padding: 0; font-size: 13px }
+.legend span { display: inline-block; width: 2.2em; margin-right: .6em; vertical-align: middle; border-top: 3px solid var(--colour) }
+.legend .control { border-top-style: dashed }
+.c0 { --colour: #0072b2 } .c1 { --colour: #d55e00 } .c2 { --colour: #009e73 } .c3 { --colour: #cc79a7 }
+.c4 { --colour: #b87f00 } .c5 { --colour: #3a9bd0 } .c6 { --colour: var(--ink) }
+@media (prefers-color-scheme: dark) {
+  .c0 { --colour: #4aa3df } .c1 { --colour: #ff8a3d } .c2 { --colour: #2fc99a } .c4 { --colour: #f0b93a } .c5 { --colour: #9fd8ff }
+}
+";
+
+/// The class of a colour.
+fn class(colour: usize) -> String {
+    format!("c{}", colour % COLOURS)
+}
 
 /// A line.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +51,8 @@ pub(super) struct Series {
 pub(super) enum Axis {
     /// Numbers above 0, each factor as long.
     Logarithmic(String),
+    /// The same of times in nanoseconds.
+    Times(String),
     /// Numbers from 0.
     Linear(String),
     /// Names, one beside the other at 0, 1, 2, and so on.
@@ -39,7 +65,9 @@ type Scale = Box<dyn Fn(f64) -> f64>;
 impl Axis {
     fn title(&self) -> &str {
         match self {
-            Self::Logarithmic(title) | Self::Linear(title) | Self::Names(title, _) => title,
+            Self::Logarithmic(title) | Self::Times(title) | Self::Linear(title) | Self::Names(title, _) => {
+                title
+            }
         }
     }
 
@@ -59,19 +87,35 @@ impl Axis {
                     (0..=10).map(|tick| f64::from(tick) * step).take_while(|tick| *tick <= top * 1.001);
                 (Box::new(move |value| value / top), ticks.map(|tick| (tick, short(tick))).collect())
             }
-            Self::Logarithmic(_) => {
-                let least = values.iter().copied().filter(|value| *value > 0.0).fold(greatest, f64::min);
-                let (low, high) = (least.log10().floor(), greatest.log10().ceil());
-                let high = if high > low { high } else { low + 1.0 };
-                let decades = (0..=20)
-                    .map(|decade| low + f64::from(decade))
-                    .take_while(|decade| *decade <= high)
-                    .map(|decade| 10_f64.powf(decade));
-                let ticks = decades.map(|tick| (tick, short(tick))).collect();
-                (Box::new(move |value: f64| (value.max(1e-300).log10() - low) / (high - low)), ticks)
-            }
+            Self::Logarithmic(_) => logarithmic(values, greatest, short),
+            Self::Times(_) => logarithmic(values, greatest, duration),
         }
     }
+}
+
+/// A logarithmic scale of whole decades; where they are few, 2 and 5 are written, too.
+fn logarithmic(values: &[f64], greatest: f64, write: fn(f64) -> String) -> (Scale, Vec<(f64, String)>) {
+    let least = values.iter().copied().filter(|value| *value > 0.0).fold(greatest, f64::min);
+    let (low, high) = (least.log10().floor(), greatest.log10().ceil());
+    let high = if high > low { high } else { low + 1.0 };
+    let between: &[f64] = if high - low < 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let ticks = (0..=20)
+        .flat_map(|decade| between.iter().map(move |factor| factor * 10_f64.powf(low + f64::from(decade))))
+        .take_while(|tick| tick.log10() <= high + 1e-9)
+        .map(|tick| (tick, write(tick)));
+    let scale = move |value: f64| (value.max(1e-300).log10() - low) / (high - low);
+    (Box::new(scale), ticks.collect())
+}
+
+/// Nanoseconds in the unit that suits them.
+pub(super) fn duration(nanoseconds: f64) -> String {
+    let (divided, unit) = match nanoseconds.abs() {
+        long if long >= 1e9 => (nanoseconds / 1e9, "s"),
+        long if long >= 1e6 => (nanoseconds / 1e6, "ms"),
+        long if long >= 1e3 => (nanoseconds / 1e3, "µs"),
+        _ => (nanoseconds, "ns"),
+    };
+    format!("{} {unit}", short((divided * 100.0).round() / 100.0))
 }
 
 /// 1, 2 or 5 times a power of ten, at least as much.
@@ -137,35 +181,26 @@ pub(super) fn lines(x: &Axis, y: &Axis, series: &[Series]) -> String {
         TOP + height / 2.0,
         escape(y.title())
     );
+    let written = |value: f64| if matches!(y, Axis::Times(_)) { duration(value) } else { short(value) };
     for one in series {
-        let colour = COLOURS[one.colour % COLOURS.len()];
-        let dash = if one.control { " stroke-dasharray=\"5 4\"" } else { "" };
+        let (colour, control) = (class(one.colour), if one.control { " control" } else { "" });
         let points: Vec<String> =
             one.points.iter().map(|(x, y)| format!("{:.1},{:.1}", left(*x), top(*y))).collect();
-        let _ = writeln!(
-            svg,
-            "<polyline points=\"{}\" stroke=\"{colour}\"{dash} class=\"line\"/>",
-            points.join(" ")
-        );
+        let _ = writeln!(svg, "<polyline points=\"{}\" class=\"line {colour}{control}\"/>", points.join(" "));
         for (x, y) in &one.points {
             let (cx, cy) = (left(*x), top(*y));
             let _ = writeln!(
                 svg,
-                "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3\" fill=\"{colour}\"><title>{}: {}</title></circle>",
+                "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3\" class=\"{colour}\"><title>{}: {}</title></circle>",
                 escape(&one.label),
-                short(*y)
+                written(*y)
             );
         }
     }
     svg.push_str("</svg>\n<ul class=\"legend\">\n");
     for one in series {
-        let style = if one.control { "dashed" } else { "solid" };
-        let colour = COLOURS[one.colour % COLOURS.len()];
-        let _ = writeln!(
-            svg,
-            "<li><span style=\"border-top:3px {style} {colour}\"></span>{}</li>",
-            escape(&one.label)
-        );
+        let (colour, control) = (class(one.colour), if one.control { " control" } else { "" });
+        let _ = writeln!(svg, "<li><span class=\"{colour}{control}\"></span>{}</li>", escape(&one.label));
     }
     svg.push_str("</ul>\n");
     svg
@@ -184,14 +219,14 @@ pub(super) fn bars(unit: &str, bars: &[(String, f64, usize)]) -> String {
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{}\" class=\"end\">{}</text>\
-             <rect x=\"{NAMES}\" y=\"{}\" width=\"{width:.1}\" height=\"{}\" fill=\"{}\"/>\
+             <rect x=\"{NAMES}\" y=\"{}\" width=\"{width:.1}\" height=\"{}\" class=\"{}\"/>\
              <text x=\"{:.1}\" y=\"{}\">{value:.1} {}</text>",
             NAMES - 8.0,
             y + 16.0,
             escape(name),
             y + 3.0,
             ROW - 6.0,
-            COLOURS[*colour % COLOURS.len()],
+            class(*colour),
             NAMES + width + 6.0,
             y + 16.0,
             escape(unit)
@@ -210,6 +245,10 @@ mod tests {
         let shown = [0.0, 35.9, 1024.0, 65_536.0, 10e6, 2.5e9].map(short);
         assert_eq!(shown, ["0", "35.9", "1024", "65.54 k", "10 M", "2.5 G"]);
         assert_eq!([0.7, 1.0, 3.0, 11.0].map(nice), [1.0, 1.0, 5.0, 20.0]);
+        assert_eq!(
+            [0.5, 999.0, 1500.0, 2e6, 3e9].map(duration),
+            ["0.5 ns", "999 ns", "1.5 µs", "2 ms", "3 s"]
+        );
     }
 
     #[test]
@@ -228,6 +267,15 @@ mod tests {
         let inside = |(x, y): &(f64, f64)| (LEFT..=WIDTH).contains(x) && (TOP..=HEIGHT - BOTTOM).contains(y);
         assert!(shown.iter().all(inside), "{shown:?}");
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
+    }
+
+    #[test]
+    fn few_decades_have_more_ticks() {
+        let ticks = |values: &[f64]| -> Vec<String> {
+            Axis::Times("t".to_owned()).scale(values).1.into_iter().map(|tick| tick.1).collect()
+        };
+        assert_eq!(ticks(&[1200.0, 9000.0]), ["1 µs", "2 µs", "5 µs", "10 µs"]);
+        assert_eq!(ticks(&[10.0, 9e5]), ["10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms"]);
     }
 
     #[test]
