@@ -2,7 +2,7 @@
 
 use super::{CLASSES, Client, DIRECTOR_MAC, FrameLength, GATEWAY_MAC, Protocol, Segment, Shape};
 use dataplane::packet::checksum;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Who sends frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub(crate) enum Sender {
     Servers([u8; 6]),
 }
 
-/// A service's frame whose words are zero, and its sums, so that any flow's frame is a copy and four stores.
+/// A frame whose words are zero, and its sums, so that any flow's frame is a copy and a few stores. There is one for all services: what
+/// makes frames must not take the more of the caches the more services there are.
 #[derive(Debug, Clone)]
 struct Template {
     frame: Vec<u8>,
@@ -30,6 +31,8 @@ struct Places {
     client: usize,
     /// Its port.
     client_port: usize,
+    /// The service's port.
+    service_port: usize,
     /// Last two bytes of the server's address.
     server: usize,
     /// Transport checksum.
@@ -39,7 +42,7 @@ struct Places {
 /// Makes frames.
 #[derive(Debug, Clone)]
 pub(crate) struct Frames {
-    /// By service, and within one by length.
+    /// By length.
     templates: Vec<Template>,
     classes: usize,
     shape: Shape,
@@ -51,9 +54,7 @@ impl Frames {
     /// Of flows of this shape; `segment` matters for TCP only. On their way they may grow by `overhead` bytes.
     pub(crate) fn new(shape: &Shape, sender: Sender, segment: Segment, overhead: usize) -> Self {
         let lengths = shape.frame.classes(shape.headers(), overhead);
-        let templates = (0..shape.services).flat_map(|service| {
-            lengths.iter().map(move |length| template(shape, service, sender, segment, *length))
-        });
+        let templates = lengths.iter().map(|length| template(shape, sender, segment, *length));
         let replies = sender != Sender::Clients;
         let addresses = if shape.ipv6 { [36, 52] } else { [28, 32] };
         let [source, destination] = addresses;
@@ -65,6 +66,7 @@ impl Frames {
             places: Places {
                 client: if replies { destination } else { source },
                 client_port: if replies { transport + 2 } else { transport },
+                service_port: if replies { transport } else { transport + 2 },
                 server: source,
                 checksum: transport + shape.protocol.checksum_offset(),
             },
@@ -87,9 +89,9 @@ impl Frames {
     /// that sends it, or anything where clients do.
     #[inline(always)]
     pub(crate) fn write(&self, flow: u64, server: u16, out: &mut [u8]) -> usize {
-        let service = self.shape.service_of(flow) as usize;
         let class = if self.classes == 1 { 0 } else { self.shape.frame.class_of(flow) };
-        let template = &self.templates[service * self.classes + class];
+        let template = &self.templates[class];
+        let service_port = Shape::service_port(self.shape.service_of(flow));
         let client = Client::of(flow);
         let places = self.places;
         let out = &mut out[..template.frame.len()];
@@ -105,8 +107,10 @@ impl Frames {
         }
         put(out, places.client, client.host);
         put(out, places.client_port, client.port);
+        put(out, places.service_port, service_port);
+        let ports = u64::from(client.port) + u64::from(service_port);
         // A sum of 0xffff would be written as 0, which over UDP means "none".
-        let sum = match !checksum::fold(template.transport_sum + words + u64::from(client.port)) {
+        let sum = match !checksum::fold(template.transport_sum + words + ports) {
             0 => 0xffff,
             sum => sum,
         };
@@ -125,13 +129,13 @@ fn sum(words: &[u8]) -> u64 {
     checksum::sum(words).into()
 }
 
-fn template(shape: &Shape, service: u32, sender: Sender, segment: Segment, length: usize) -> Template {
+fn template(shape: &Shape, sender: Sender, segment: Segment, length: usize) -> Template {
     let client = Client { host: 0, port: 0 }.end(shape.ipv6);
-    let service = shape.service(service);
-    let (macs, source, destination) = match sender {
+    let service = (shape.virtual_address(), 0).into();
+    let (macs, source, destination): (_, SocketAddr, SocketAddr) = match sender {
         Sender::Clients => ([DIRECTOR_MAC, GATEWAY_MAC], client, service),
         Sender::Servers(mac) => {
-            let server = (shape.servers_network(), service.port()).into();
+            let server = (shape.servers_network(), 0).into();
             ([mac, Shape::SERVERS_MAC], server, client)
         }
     };
@@ -191,7 +195,6 @@ fn octets_v6(address: IpAddr) -> [u8; 16] {
 mod tests {
     use super::*;
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-    use std::net::SocketAddr;
 
     const LENGTHS: [FrameLength; 2] = [FrameLength::Fixed(100), FrameLength::Imix];
 

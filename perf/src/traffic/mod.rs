@@ -187,8 +187,13 @@ impl Shape {
 
     /// A virtual service.
     pub(crate) fn service(&self, index: u32) -> SocketAddr {
-        let port = u16::try_from(index).map_or(u16::MAX, |index| FIRST_SERVICE_PORT.saturating_add(index));
-        SocketAddr::new(self.virtual_address(), port)
+        SocketAddr::new(self.virtual_address(), Self::service_port(index))
+    }
+
+    /// Its port; also its servers'.
+    #[inline(always)]
+    pub(crate) fn service_port(index: u32) -> u16 {
+        u16::try_from(index).map_or(u16::MAX, |index| FIRST_SERVICE_PORT.saturating_add(index))
     }
 
     /// Which service a flow goes to.
