@@ -50,12 +50,13 @@ impl<P: Packet> Engine<P> {
             return self.relay(port, packet, headers, 0, turn);
         }
         let of = |request| self.core.owner.of(&request, None, port, turn.snapshot);
-        // What looks like a tunnel of ours may be what a service carries: then the owner of that has to be asked, too.
         let inside = relay::tunnelled(packet.data(), &headers, &quoted);
         let tunnel = inside.map(|inside| of(inside.key.followed())).filter(|shard| *shard != Shard::Nobodys);
-        let shard = tunnel.unwrap_or_else(|| of(quoted.key.reversed().followed()));
-        let others = self.core.owner.others();
-        let ask = if tunnel.is_some() || shard == Shard::Unknown { others } else { 0 };
+        let plain = of(quoted.key.reversed().followed());
+        let shard = tunnel.unwrap_or(plain);
+        // What looks like a tunnel of ours may be what a service carries: then the owner of that is asked, too.
+        let either = plain != Shard::Nobodys && plain != shard;
+        let ask = if either || shard == Shard::Unknown { self.core.owner.others() } else { 0 };
         match shard {
             Shard::Of(owner) if owner != self.core.id => {
                 let redirect = match ask {
