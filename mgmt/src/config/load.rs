@@ -107,6 +107,8 @@ enum SourceOf {
 
 #[derive(Default)]
 struct Reader {
+    /// Files that could not be read: they may name ports.
+    unread: usize,
     sources: Vec<Source>,
     overrides: Vec<Override>,
     findings: Vec<Finding>,
@@ -131,11 +133,14 @@ impl Reader {
                 self.findings.append(&mut source.findings);
                 self.sources.push(source);
             }
-            Err(error) => self.error(
-                Place::Whole(name),
-                format!("cannot be read: {error}"),
-                "check its path and that uvsd may read it",
-            ),
+            Err(error) => {
+                self.unread += 1;
+                self.error(
+                    Place::Whole(name),
+                    format!("cannot be read: {error}"),
+                    "check its path and that uvsd may read it",
+                );
+            }
         }
     }
 
@@ -230,8 +235,8 @@ impl Reader {
             config.mark.append(&mut source.config.mark);
             config.service.append(&mut source.config.service);
         }
-        let ports_written = self.sources.iter().map(|source| source.ports_written).sum();
-        self.judge(check::check(&config, ports_written));
+        let ports_written: usize = self.sources.iter().map(|source| source.ports_written).sum();
+        self.judge(check::check(&config, ports_written + self.unread));
         self.findings.sort_by_key(|finding| finding.severity);
         let findings = Findings(self.findings);
         if findings.errors() > 0 { Err(findings) } else { Ok(Loaded { config, warnings: findings }) }

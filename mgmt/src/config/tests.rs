@@ -292,6 +292,7 @@ fn missing_and_unreadable_files_are_said_plainly() {
     let layers = Layers { file: Some("/nonexistent/uvs.toml".into()), ..Layers::default() };
     let text = load(&layers).unwrap_err().to_string();
     assert!(text.contains("/nonexistent/uvs.toml: cannot be read"), "{text}");
+    assert!(!text.contains("no port"), "what the file may say is not known: {text}");
     let scratch = Scratch::new("bytes");
     let path = scratch.0.join("uvs.toml");
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
