@@ -1,13 +1,14 @@
 //! Everything that is counted, by name. Writers are single threads unless a field says otherwise; readers sum.
 
 mod names;
+mod path;
 
 pub use names::{Counter, DropReason};
+pub use path::PathMtu;
 
-use crate::id::{DestinationSlot, Ticks, WorkerId};
-use crate::steering::toeplitz;
+use crate::engine::{Place, place};
+use crate::id::{DestinationSlot, WorkerId};
 use crossbeam_utils::CachePadded;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -170,53 +171,9 @@ pub struct SharedCounts {
     pub cached: AtomicU32,
     /// Set when the connections reach the upper threshold, cleared at the lower one.
     pub overloaded: AtomicBool,
-    /// The path MTU a tunnel's router told of: MTU, a check of the server's address, and when in [`Ticks`]; 0: none. Written by
-    /// the worker that got the message.
-    path_mtu: AtomicU64,
-    /// Packets from clients up to then.
-    path_mtu_after: AtomicU64,
 }
 
-/// How long a path MTU is believed, and the shortest one: the kernel's `mtu_expires` and `min_pmtu`.
-const PATH_MTU_LIFE: u32 = 600 * Ticks::SECOND;
-const SHORTEST_PATH_MTU: u16 = 552;
-
 impl SharedCounts {
-    /// Believes that packets to `server` must not be longer than `mtu`, where the link takes `link`. Returns the MTU that clients are
-    /// to be told: the kernel's cached route has what was learnt once a packet has gone by it, of `packets` until now.
-    pub fn learn_path_mtu(&self, server: IpAddr, mtu: u16, link: u16, packets: u64, now: Ticks) -> u16 {
-        let before = self.path_mtu(server, now);
-        let known = before.map_or(link, |learnt| learnt.min(link));
-        let believed = if mtu > known { known } else { mtu.max(SHORTEST_PATH_MTU.min(known)) };
-        if mtu <= known {
-            let entry = u64::from(believed) << 48 | u64::from(check(server)) << 32 | u64::from(now.0);
-            self.path_mtu.store(entry, Relaxed);
-        }
-        if before.is_none() {
-            self.path_mtu_after.store(packets, Relaxed);
-        }
-        if before.is_some() && packets > self.path_mtu_after.load(Relaxed) { believed } else { link }
-    }
-
-    /// Whether no path MTU was ever learnt.
-    #[inline(always)]
-    #[must_use]
-    pub fn has_no_path_mtu(&self) -> bool {
-        self.path_mtu.load(Relaxed) == 0
-    }
-
-    /// The path MTU to `server` that was learnt. Packets of [`Self::always_passes`] need not ask.
-    #[inline]
-    #[must_use]
-    pub fn path_mtu(&self, server: IpAddr, now: Ticks) -> Option<u16> {
-        let [a, b, c, d, e, f, g, h] = self.path_mtu.load(Relaxed).to_be_bytes();
-        let mtu = u16::from_be_bytes([a, b]);
-        let since = Ticks(u32::from_be_bytes([e, f, g, h]));
-        let valid =
-            mtu != 0 && u16::from_be_bytes([c, d]) == check(server) && now.since(since) < PATH_MTU_LIFE;
-        valid.then_some(mtu)
-    }
-
     /// Marks the destination as overloaded, unless so many connections were closed meanwhile that it is not: whoever closed them
     /// either was seen in the total, or sees the mark and takes it away.
     fn overload(&self, lower: u32) {
@@ -224,21 +181,6 @@ impl SharedCounts {
         if self.total.load(SeqCst) < lower {
             self.overloaded.store(false, SeqCst);
         }
-    }
-
-    /// Whether a packet of this length is within every path MTU that can be learnt.
-    #[inline(always)]
-    #[must_use]
-    pub const fn always_passes(length: u32) -> bool {
-        length <= SHORTEST_PATH_MTU as u32
-    }
-}
-
-/// Tells a server's path MTU from that of the destination that had the slot before.
-fn check(server: IpAddr) -> u16 {
-    match server {
-        IpAddr::V4(address) => toeplitz::fold(address),
-        IpAddr::V6(address) => toeplitz::fold(address),
     }
 }
 
@@ -249,6 +191,7 @@ pub struct DestinationTable {
     /// By worker: its first watched destination whose counts have changed.
     changed: Box<[CachePadded<AtomicU32>]>,
     shared: Box<[SharedCounts]>,
+    paths: Box<[PathMtu]>,
 }
 
 /// Sums of one destination over all workers.
@@ -289,12 +232,17 @@ impl DestinationTable {
     /// Room for `destinations` destinations on `workers` workers.
     #[must_use]
     pub fn new(workers: usize, destinations: usize) -> Self {
+        Self::with_lines((0..workers).map(|_| defaults(destinations).collect()).collect(), destinations)
+    }
+
+    /// The same with lines that the workers have allocated, `destinations` each.
+    pub(crate) fn with_lines(workers: Box<[Arc<[DestinationCounts]>]>, destinations: usize) -> Self {
+        let changed = || CachePadded::new(AtomicU32::new(NO_DESTINATION));
         Self {
-            workers: std::iter::repeat_with(|| defaults(destinations).collect()).take(workers).collect(),
             shared: defaults(destinations).collect(),
-            changed: std::iter::repeat_with(|| CachePadded::new(AtomicU32::new(NO_DESTINATION)))
-                .take(workers)
-                .collect(),
+            paths: defaults(destinations).collect(),
+            changed: std::iter::repeat_with(changed).take(workers.len()).collect(),
+            workers,
         }
     }
 
@@ -302,7 +250,15 @@ impl DestinationTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let line = size_of::<DestinationCounts>();
-        self.shared.len() * (size_of::<SharedCounts>() + self.workers.len() * line)
+        self.shared.len() * (size_of::<SharedCounts>() + size_of::<PathMtu>() + self.workers.len() * line)
+    }
+
+    /// Where everything lies, by name.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places =
+            vec![place("shared counts", &self.shared), place("changed destinations", &self.changed)];
+        places.extend(self.workers.iter().map(|lines| place("a worker's destination counts", lines)));
+        places
     }
 
     /// Room in destinations.
@@ -351,6 +307,13 @@ impl DestinationTable {
     #[must_use]
     pub fn shared(&self, slot: DestinationSlot) -> &SharedCounts {
         &self.shared[slot.index()]
+    }
+
+    /// What was learnt of the way to a tunnel's end.
+    #[inline(always)]
+    #[must_use]
+    pub fn path_mtu(&self, slot: DestinationSlot) -> &PathMtu {
+        &self.paths[slot.index()]
     }
 
     /// Reserves a place under `upper` (0: none) in the shared count; the caller then opens the connection, or gives the place

@@ -155,6 +155,21 @@ impl<T: Send + Sync> Publisher<T> {
         self.shared.laggard(self.revision())
     }
 
+    /// Where the revision and what readers say of it lie, and the current value, by name.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn places(&self) -> Vec<crate::engine::Place> {
+        use crate::engine::place;
+        use std::slice::from_ref;
+        let Shared { current, revision, seen, .. } = &*self.shared;
+        vec![
+            place("pointer to the snapshot", from_ref(current)),
+            place("revision", from_ref(revision)),
+            place("revisions that workers have seen", seen),
+            place("snapshot", from_ref(self.current())),
+        ]
+    }
+
     /// Waits until [`Publisher::passed`], at most `limit`; whether it did.
     #[cfg(not(loom))]
     #[must_use]
@@ -281,6 +296,17 @@ mod tests {
 
     fn dropped(counter: &AtomicUsize) -> usize {
         counter.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_different_threads_write_is_in_different_pairs_of_lines() {
+        let (publisher, readers) = channel(0_u64, 3);
+        let places = publisher.places();
+        let cells = places.iter().filter(|(name, _)| *name != "snapshot");
+        for (name, range) in cells {
+            assert_eq!((range.start % 128, range.len() % 128), (0, 0), "{name}");
+        }
+        assert_eq!(size_of_val(&*readers[0].shared.seen), 3 * 128);
     }
 
     #[test]

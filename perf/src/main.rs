@@ -16,6 +16,7 @@ mod progress;
 mod rates;
 mod report;
 mod results;
+mod scaling;
 #[cfg(test)]
 mod schema;
 mod table;
@@ -55,9 +56,11 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Engine(arguments) => engine::run(arguments, &interrupt)?,
         Command::Connections(arguments) => connections::run(arguments, &interrupt)?,
         Command::Flood(arguments) => flood::run(arguments, &interrupt)?,
+        Command::Scaling(arguments) => scaling::run(arguments, &interrupt)?,
         Command::Control(arguments) => changes::run(arguments, &interrupt)?,
         Command::Ndr(arguments) => rates::ndr(arguments, &interrupt)?,
         Command::Latency(arguments) => rates::latency(arguments, &interrupt)?,
+        Command::Traced(arguments) => return scaling::run_traced(arguments),
         Command::Report(arguments) => return draw(&arguments.report, &report::read(&arguments.json)?),
     };
     let Some(output) = cli.command.output() else { return Ok(()) };

@@ -71,14 +71,34 @@ fn a_flood_evicts_nobody() {
 }
 
 #[test]
+fn scaling_writes_what_the_schema_says() {
+    let arguments = ["scaling", "--workers", "1,3", "--flows", "3000", "--flows-per-worker", "500"];
+    let results = results("scaling", &[&arguments[..], &WINDOWS[..]].concat());
+    assert_eq!(results.len(), 4);
+    let quantity = |result: usize, name: &str| results[result]["quantities"][name].as_f64().unwrap();
+    for (result, workers) in [(0, 1), (1, 3), (2, 1), (3, 3)] {
+        assert_eq!(results[result]["parameters"]["workers"], workers);
+        assert!(quantity(result, "least_worker_ns") <= quantity(result, "greatest_worker_ns"));
+        assert!(quantity(result, "redirected_share") < 1e-9, "{results:?}");
+        assert_eq!(results[result]["control"]["name"], "two bare cache lines");
+    }
+    assert!(results[1]["parts"]["one worker alone"].is_object());
+    assert!(quantity(1, "greatest_flows_over_mean") > 1.0 && quantity(1, "least_flows_over_mean") < 1.0);
+    assert!(quantity(1, "redirected_client_steering_source_hash") < 1e-9);
+    assert!(quantity(1, "redirected_flow_steering_no_hash") > 0.5);
+}
+
+#[test]
 fn bad_arguments_are_told_with_the_mend() {
-    let refusals: [(&[&str], &str); 6] = [
+    let refusals: [(&[&str], &str); 8] = [
         (&["engine", "--mode", "dr", "--direction", "out"], "--direction out is for --mode nat"),
         (&["engine", "--tunnel", "gue"], "--tunnel is for --mode tun"),
         (&["engine", "--flows", "0"], "0 flows are not in the range"),
         (&["connections", "--mode", "nat", "--scheduler", "wlc"], "leave --scheduler rr"),
         (&["flood", "--table", "1000", "--flows", "1000"], "leave no room"),
         (&["engine", "--cpu", "4000", "--flows", "1000"], "CPU 4000"),
+        (&["scaling", "--flows", "0", "--flows-per-worker", "0"], "there is nothing to measure"),
+        (&["scaling", "--flows", "100", "--workers", "64"], "too few for 64 workers"),
     ];
     for (arguments, expected) in refusals {
         let ran = Command::new(env!("CARGO_BIN_EXE_uvs-perf")).args(arguments).output().unwrap();

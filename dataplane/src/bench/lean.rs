@@ -19,6 +19,7 @@ struct Buffer {
     bytes: [u8; (HEADROOM + ROOM) as usize],
     start: u16,
     length: u16,
+    rss_hash: Option<u32>,
 }
 
 /// A frame in a small buffer; it starts on a cache line.
@@ -27,7 +28,8 @@ pub struct LeanPacket(Box<Buffer>);
 
 impl LeanPacket {
     fn new() -> Self {
-        Self(Box::new(Buffer { bytes: [0; (HEADROOM + ROOM) as usize], start: HEADROOM, length: 0 }))
+        let bytes = [0; (HEADROOM + ROOM) as usize];
+        Self(Box::new(Buffer { bytes, start: HEADROOM, length: 0, rss_hash: None }))
     }
 
     /// Longest frame.
@@ -47,6 +49,12 @@ impl LeanPacket {
     pub fn cut(&mut self, length: usize) {
         self.0.length = length.min(Self::ROOM) as u16;
     }
+
+    /// Says what a NIC would have hashed; the buffer keeps it until another is said.
+    #[inline(always)]
+    pub fn set_rss_hash(&mut self, hash: Option<u32>) {
+        self.0.rss_hash = hash;
+    }
 }
 
 impl Packet for LeanPacket {
@@ -57,7 +65,7 @@ impl Packet for LeanPacket {
 
     #[inline(always)]
     fn data_mut(&mut self) -> &mut [u8] {
-        let Buffer { bytes, start, length } = &mut *self.0;
+        let Buffer { bytes, start, length, .. } = &mut *self.0;
         &mut bytes[usize::from(*start)..][..usize::from(*length)]
     }
 
@@ -73,7 +81,7 @@ impl Packet for LeanPacket {
 
     #[inline(always)]
     fn rss_hash(&self) -> Option<u32> {
-        None
+        self.0.rss_hash
     }
 
     fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {

@@ -8,7 +8,7 @@ use super::line::{ConnectionView, Line};
 use crate::address::Address;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -80,7 +80,14 @@ impl Region {
         self.length
     }
 
-    /// Takes all pages now, so that no worker waits for one later.
+    /// Where it is.
+    #[must_use]
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.base.as_ptr().addr();
+        start..start + self.length
+    }
+
+    /// Takes all pages now, so that no worker waits for one later, and from the NUMA node of the calling thread's CPU.
     pub fn touch(&mut self) {
         for offset in (0..self.length).step_by(4096) {
             // SAFETY: `offset` is inside the region.
@@ -292,6 +299,12 @@ impl<A: Address> Slab<A> {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.lines.len()
+    }
+
+    /// Where the memory of the whole table is.
+    #[must_use]
+    pub fn addresses(&self) -> Range<usize> {
+        self.lines.region.addresses()
     }
 
     /// Lines from here on were never used: a listing walks the ids below.

@@ -1,11 +1,14 @@
 //! One worker's engine: its shard of the connection table and what it needs to forward bursts.
 
 mod defence;
+mod mesh;
 mod shared;
 mod sink;
 mod upkeep;
 
-pub use shared::{Shared, SharedLimits};
+pub use mesh::Mesh;
+pub(crate) use shared::place;
+pub use shared::{Place, Share, Shared, SharedLimits};
 pub use sink::{Event, Redirect, Redirected, Sink};
 
 use crate::address::Address;

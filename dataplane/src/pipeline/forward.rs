@@ -7,7 +7,7 @@ use super::parking::{Awaited, Parked};
 use super::pieces::Piece;
 use crate::address::Address;
 use crate::connection::{Line, flags};
-use crate::counters::{Counter, DropReason, SharedCounts};
+use crate::counters::{Counter, DropReason, PathMtu};
 use crate::engine::{Core, Event, Sink};
 use crate::exception::PuntClass;
 use crate::flow::protocol;
@@ -96,8 +96,8 @@ impl<P: Packet> Core<P> {
             return destination.mtu;
         }
         let Some(outer) = turn.snapshot.encapsulation(*to) else { return destination.mtu };
-        let learnt = (!SharedCounts::always_passes(headers.ip_length + u32::from(outer.length)))
-            .then(|| self.shared.destinations.shared(*to).path_mtu(destination.server, turn.now))
+        let learnt = (!PathMtu::always_passes(headers.ip_length + u32::from(outer.length)))
+            .then(|| self.shared.destinations.path_mtu(*to).get(destination.server, turn.now))
             .flatten();
         outer.payload(learnt.map_or(destination.mtu, |learnt| learnt.min(destination.mtu)))
     }

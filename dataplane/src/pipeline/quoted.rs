@@ -300,10 +300,10 @@ impl<P: Packet> Core<P> {
         let mut rest = 0;
         if (quoted.icmp_type, quoted.icmp_code) == (3, 4) {
             let view = turn.snapshot.destination(slot).copied().unwrap_or_default();
-            let shared = self.shared.destinations.shared(slot);
+            let path = self.shared.destinations.path_mtu(slot);
             let packets = self.shared.destinations.totals(slot).in_packets;
             let mtu = u16::try_from(quoted.mtu).unwrap_or(u16::MAX);
-            let told = shared.learn_path_mtu(view.server, mtu, view.mtu, packets, turn.now);
+            let told = path.learn(view.server, mtu, view.mtu, packets, turn.now);
             if !inside.dont_fragment {
                 return self.discard(packet, DropReason::Consumed);
             }

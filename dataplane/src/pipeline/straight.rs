@@ -7,7 +7,7 @@ use super::forward::set_macs;
 use super::reply::client_hop;
 use crate::address::Address;
 use crate::connection::{ConnectionId, Found, Line, Table, flags};
-use crate::counters::{DropReason, SharedCounts};
+use crate::counters::{DropReason, PathMtu};
 use crate::engine::{Core, Sink};
 use crate::flow::protocol;
 use crate::packet::checksum::decrement_ttl;
@@ -95,8 +95,8 @@ impl<P: Packet> Core<P> {
         };
         let length = headers.ip_length + outer.map_or(0, |outer| outer.length.into());
         let narrow = outer.is_some()
-            && !SharedCounts::always_passes(length)
-            && !self.shared.destinations.shared(to).has_no_path_mtu();
+            && !PathMtu::always_passes(length)
+            && !self.shared.destinations.path_mtu(to).is_unknown();
         if length > hop.longest.into() || narrow {
             return Err(packet);
         }

@@ -98,8 +98,10 @@ impl ServiceKey {
     }
 }
 
-/// Everything a worker needs to know, published as one. Cloning is cheap: parts that did not change are shared.
+/// Everything a worker needs to know, published as one. Cloning is cheap: parts that did not change are shared. Its cache lines are its
+/// own, since the management thread writes to its neighbours in memory.
 #[derive(Debug, Clone)]
+#[repr(align(128))]
 pub struct Snapshot {
     /// Grows by one with every publication.
     pub revision: u64,

@@ -6,6 +6,7 @@ use super::sync::{
     spin_loop,
 };
 use super::{TemplateKey, high_half, low_half};
+use crate::engine::{Place, place};
 
 /// Places in a bucket; with the lock word they fill a line.
 const PLACES: usize = 7;
@@ -68,6 +69,10 @@ impl Index {
             buckets: std::iter::repeat_with(Bucket::new).take(buckets).collect(),
             key: [(key >> 64) as u64, (key & 0xFFFF_FFFF_FFFF_FFFF) as u64],
         }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        place("template index", &self.buckets)
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -36,8 +36,10 @@ mod sync {
 }
 
 use crate::address::Address;
+use crate::engine::{Place, place};
 use crate::id::{DestinationSlot, Ticks};
 use crate::snapshot::ClientMask;
+use crossbeam_utils::CachePadded;
 use entry::{Entry, Free, FreeList};
 use index::{Index, Spot};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -197,6 +199,13 @@ impl TemplateView {
 pub struct Templates {
     index: Index,
     entries: Box<[Entry]>,
+    /// What changes with every template, away from what every look-up reads.
+    books: CachePadded<Books>,
+}
+
+/// Which entries are free, how many are not.
+#[derive(Debug)]
+struct Books {
     free: FreeList,
     used: AtomicU32,
     /// Where the next sweep goes on; only the sweeper moves it.
@@ -210,10 +219,12 @@ impl Templates {
         let entries: Box<[Entry]> = (0..capacity).map(|index| Entry::free(index, capacity)).collect();
         Self {
             index: Index::new(capacity, key),
-            free: FreeList::all(),
             entries,
-            used: AtomicU32::new(0),
-            swept: AtomicU32::new(0),
+            books: CachePadded::new(Books {
+                free: FreeList::all(),
+                used: AtomicU32::new(0),
+                swept: AtomicU32::new(0),
+            }),
         }
     }
 
@@ -253,14 +264,14 @@ impl Templates {
             Some(spot) => spot,
             None => self.make_room(&locked, now)?,
         };
-        let index = match self.free.take(&self.entries) {
+        let index = match self.books.free.take(&self.entries) {
             Free::Taken(index) => index,
             Free::Empty => return Err(TemplateError::Full),
             Free::Contended => return Err(TemplateError::Busy),
         };
         let generation = self.entries[index as usize].fill(key, destination, timeout_ms, now);
         locked.set(&spot, index);
-        self.used.fetch_add(1, Relaxed);
+        self.books.used.fetch_add(1, Relaxed);
         Ok((TemplateHandle { index, generation }, destination, true))
     }
 
@@ -320,7 +331,7 @@ impl Templates {
     /// template count is to be lowered. Returns how many were freed. To be called by one thread.
     pub fn sweep(&self, now: Ticks, budget: u32, expired: &mut impl FnMut(DestinationSlot)) -> u32 {
         let capacity = self.capacity();
-        let mut at = self.swept.load(Relaxed);
+        let mut at = self.books.swept.load(Relaxed);
         let mut freed = 0;
         for _ in 0..budget.min(capacity) {
             if let Some(destination) = self.sweep_one(at, now) {
@@ -329,7 +340,7 @@ impl Templates {
             }
             at = if at + 1 < capacity { at + 1 } else { 0 };
         }
-        self.swept.store(at, Relaxed);
+        self.books.swept.store(at, Relaxed);
         freed
     }
 
@@ -347,10 +358,19 @@ impl Templates {
         (views, None)
     }
 
+    /// Where everything lies, by name.
+    pub(crate) fn places(&self) -> [Place; 3] {
+        [
+            self.index.place(),
+            place("template entries", &self.entries),
+            place("free templates", std::slice::from_ref(&self.books)),
+        ]
+    }
+
     /// Templates there are, expired ones that were not swept yet included.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.used.load(Relaxed)
+        self.books.used.load(Relaxed)
     }
 
     /// Whether there is none.
@@ -403,8 +423,8 @@ impl Templates {
         } else {
             entry.release(state)?
         };
-        self.free.give(&self.entries, index);
-        self.used.fetch_sub(1, Relaxed);
+        self.books.free.give(&self.entries, index);
+        self.books.used.fetch_sub(1, Relaxed);
         Some(destination)
     }
 }

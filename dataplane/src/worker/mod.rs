@@ -5,7 +5,10 @@ mod config;
 mod exception;
 mod histogram;
 mod idle;
+mod numa;
 mod packet;
+mod pages;
+mod pools;
 mod ports;
 mod rings;
 mod run;
@@ -17,19 +20,23 @@ pub use dpdk::{EalConfig, Hugepages, LogLevel, PortStats};
 pub use exception::DpdkExceptionPath;
 pub use histogram::{BurstTimes, burst_times};
 pub use idle::IdleMode;
+pub use numa::NumaPlan;
+pub use pages::Backing;
 pub use ports::{PortFacts, PortStatus};
 
 use crate::connection::Slab;
-use crate::engine::{Engine, EngineConfig, EngineError, Event, Shared};
+use crate::engine::{Engine, EngineConfig, EngineError, Event, Share, Shared};
 use crate::id::{PortId, WorkerId};
 use crate::rcu::{self, Publisher};
 use crate::scheduler::{Localities, Random, Standings};
 use crate::snapshot::{PortView, Snapshot};
 use crate::steering::Steering;
 use crossbeam_queue::ArrayQueue;
-use dpdk::{Eal, EalError, LaunchError, LcoreHandle, Mempool, MempoolConfig, MempoolError, Port, PortError};
+use crossbeam_utils::CachePadded;
+use dpdk::{Eal, EalError, LaunchError, LcoreHandle, MempoolError, Port, PortError};
 use histogram::Exchange;
 use packet::DpdkPacket;
+use pools::Pools;
 use run::{Heartbeats, Worker};
 use sink::{DpdkSink, Outlet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -122,9 +129,10 @@ pub struct Runtime {
     exchanges: Vec<Arc<Exchange>>,
     cpus: Vec<u32>,
     memory: Vec<MemoryPart>,
-    pool: Mempool,
+    pools: Pools,
+    plan: NumaPlan,
     workers: Vec<LcoreHandle<()>>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<CachePadded<AtomicBool>>,
     eal: Eal,
 }
 
@@ -151,48 +159,41 @@ impl Runtime {
                 "no port is configured: there is nothing to receive from",
             ));
         }
-        if workers == 0 || workers > usize::from(u8::MAX) {
+        let count = u8::try_from(workers).ok().filter(|workers| *workers > 0);
+        let Some(count) = count else {
             return Err(RuntimeError::Configuration("from 1 to 255 workers are possible"));
-        }
+        };
         let eal = Eal::init(&config.eal)?;
-        let pool = Mempool::new(&eal, &pool_config(config, workers))?;
-        let ports::Started { mut ports, facts, steering, trusted } =
-            ports::start(&eal, &pool, config, workers)?;
+        let ports::Started { mut ports, facts, steering, trusted, pools, plan } =
+            ports::start(&eal, config, workers)?;
 
         let clock = Clock::start();
-        let shared = Arc::new(Shared::new(config.limits.shared(workers), config.template_key));
+        let limits = config.limits.shared(workers);
+        let shares = on_workers(&eal, (0..workers).map(|_| move || Share::new(limits)))?;
+        let shared = Arc::new(Shared::of(limits, config.template_key, shares));
         let views: Arc<[PortView]> = facts.iter().map(PortFacts::view).collect();
         let (publisher, readers) = rcu::channel(Snapshot::empty(views), workers);
-        let (worker_ends, exception_ends) = rings::make(workers);
+        let (worker_ends, exception_ends) = rings::make(count);
         let heartbeats = Arc::new(Heartbeats::new(workers, clock.now()));
         let events = Arc::new(ArrayQueue::new(EVENTS));
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let exception = DpdkExceptionPath {
             workers: exception_ends,
-            pool: pool.clone(),
+            pool: pools.of_kernel().clone(),
             heartbeats: Arc::clone(&heartbeats),
             clock,
             scratch: vec![0; LONGEST_PUNT].into_boxed_slice(),
-            limit: pool.config().data_room.into(),
+            limit: pools.of_kernel().config().data_room.into(),
             first: 0,
         };
 
         let mut connections = Vec::with_capacity(workers);
         let mut exchanges = Vec::with_capacity(workers);
         let mut ready = Vec::with_capacity(workers);
-        let mut seeds = Random::seeded(config.seed);
-        for (number, (rings, reader)) in (0_u8..).zip(worker_ends.into_iter().zip(readers)) {
+        let engines = engines(&eal, config, count, (steering, &trusted), &shared, clock)?;
+        let ends = worker_ends.into_iter().zip(readers).zip(engines);
+        for (number, ((rings, reader), engine)) in (0_u8..).zip(ends) {
             let id = WorkerId(number);
-            let engine_config = EngineConfig {
-                id,
-                workers: u8::try_from(workers).unwrap_or(u8::MAX),
-                steering,
-                trusted_rss: trusted.clone(),
-                seed: seeds.bits(),
-                ..config.limits.engine(workers, config.hash_key)
-            };
-            let engine: Engine<DpdkPacket> = Engine::new(&engine_config, Arc::clone(&shared), clock.now())
-                .map_err(|error| RuntimeError::Engine(id, error))?;
             connections.push(Connections { v4: engine.connections_v4(), v6: engine.connections_v6() });
             let exchange = Arc::new(Exchange::new(dpdk::tsc_hz()));
             exchanges.push(Arc::clone(&exchange));
@@ -203,7 +204,7 @@ impl Runtime {
                 sink: DpdkSink {
                     outlets,
                     rings,
-                    pool: pool.clone(),
+                    pool: pools.of_worker(number.into()).clone(),
                     events: Arc::clone(&events),
                     shared: Arc::clone(&shared),
                     redirected: Vec::with_capacity(dpdk::BURST),
@@ -217,7 +218,7 @@ impl Runtime {
                 stop: Arc::clone(&stop),
             });
         }
-        let memory = memory(config, workers, &shared, &pool);
+        let memory = memory(config, workers, &shared, &pools);
         let mut runtime = Self {
             ports,
             facts,
@@ -230,7 +231,8 @@ impl Runtime {
             exchanges,
             cpus: config.eal.worker_cpus.clone(),
             memory,
-            pool,
+            pools,
+            plan,
             workers: Vec::with_capacity(workers),
             stop,
             eal,
@@ -347,7 +349,32 @@ impl Runtime {
     /// Packet buffers in use and in all.
     #[must_use]
     pub fn buffers(&self) -> (usize, usize) {
-        (self.pool.in_use(), self.pool.capacity())
+        let (used, all, _) = self.pools.usage();
+        (used, all)
+    }
+
+    /// The NUMA nodes of workers, ports and packet buffers.
+    #[must_use]
+    pub fn numa(&self) -> &NumaPlan {
+        &self.plan
+    }
+
+    /// What of memory is not where it should be, and who works far from its port.
+    #[must_use]
+    pub fn numa_warnings(&self) -> Vec<String> {
+        let ports: Vec<&str> = self.facts.iter().map(|facts| facts.name.as_str()).collect();
+        let mut warnings = self.plan.warnings(&self.cpus, &ports);
+        warnings.extend(self.pools.notes.iter().cloned());
+        warnings
+    }
+
+    /// What the connection tables lie on. The kernel walks its page tables for the answer: for start-up, not for every day.
+    #[must_use]
+    pub fn tables_backing(&self) -> Backing {
+        let tables = self.connections.iter();
+        let addresses: Vec<_> =
+            tables.flat_map(|tables| [tables.v4.addresses(), tables.v6.addresses()]).collect();
+        Backing::of(&addresses)
     }
 
     /// Stops the workers and returns the ports. The exception path must be gone before.
@@ -378,28 +405,50 @@ fn queues(
     Ok((inlets, outlets))
 }
 
-/// Every buffer that may be somewhere at once: descriptors, rings, caches, transmit buffers, what is parked or held.
-fn pool_config(config: &RuntimeConfig, workers: usize) -> MempoolConfig {
-    const CACHE: u32 = 512;
-    let descriptors: usize = config
-        .ports
-        .iter()
-        .map(|port| usize::from(port.rx_descriptors) + usize::from(port.tx_descriptors) + 2 * dpdk::BURST)
-        .sum();
-    let held = config.limits.parked + config.limits.fragments as usize + 2 * CACHE as usize;
-    let buffers = workers * (descriptors + held) + rings::capacity(workers) + 1024;
-    let mtu = config.ports.iter().filter_map(|port| port.mtu).max().unwrap_or(1500);
-    MempoolConfig {
-        name: "uvs_packets".to_owned(),
-        buffers: u32::try_from(buffers).unwrap_or(u32::MAX).next_power_of_two().saturating_sub(1),
-        cache: CACHE,
-        data_room: dpdk::mempool::data_room_for_mtu(mtu),
-        ..MempoolConfig::default()
+/// Has every worker's thread make something, all at the same time: what it allocates comes from its own heap, and its pages from its
+/// own CPU's NUMA node.
+fn on_workers<T: Send + 'static, M: FnOnce() -> T + Send + 'static>(
+    eal: &Eal,
+    makers: impl Iterator<Item = M>,
+) -> Result<Vec<T>, RuntimeError> {
+    let mut handles = Vec::new();
+    for (lcore, make) in eal.workers().zip(makers) {
+        handles.push(eal.launch(lcore, make)?);
     }
+    let ended = |_| RuntimeError::Configuration("a worker's thread ended while it made its tables");
+    handles.into_iter().map(|handle| handle.join().map_err(ended)).collect()
 }
 
-fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pool: &Mempool) -> Vec<MemoryPart> {
+/// The workers' engines.
+fn engines(
+    eal: &Eal,
+    config: &RuntimeConfig,
+    workers: u8,
+    (steering, trusted): (Steering, &[bool]),
+    shared: &Arc<Shared>,
+    clock: Clock,
+) -> Result<Vec<Engine<DpdkPacket>>, RuntimeError> {
+    let mut seeds = Random::seeded(config.seed);
+    let make = |number| {
+        let configuration = EngineConfig {
+            id: WorkerId(number),
+            workers,
+            steering,
+            trusted_rss: trusted.into(),
+            seed: seeds.bits(),
+            ..config.limits.engine(workers.into(), config.hash_key)
+        };
+        let shared = Arc::clone(shared);
+        move || Engine::new(&configuration, shared, clock.now())
+    };
+    let engines = on_workers(eal, (0..workers).map(make))?;
+    let numbered = (0..workers).zip(engines);
+    numbered.map(|(id, engine)| engine.map_err(|error| RuntimeError::Engine(WorkerId(id), error))).collect()
+}
+
+fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pools: &Pools) -> Vec<MemoryPart> {
     let limits = &config.limits;
+    let (_, buffers, buffer_bytes) = pools.usage();
     let [v4, v6] = limits.table_bytes(workers);
     vec![
         MemoryPart { name: "connections_v4", capacity: limits.connections_v4.into(), bytes: v4 },
@@ -429,6 +478,6 @@ fn memory(config: &RuntimeConfig, workers: usize, shared: &Shared, pool: &Mempoo
             capacity: u64::from(limits.localities) * workers as u64,
             bytes: (Localities::bytes(limits.localities, limits.services) * workers) as u64,
         },
-        MemoryPart { name: "packet_buffers", capacity: pool.capacity() as u64, bytes: pool.memory_bytes() },
+        MemoryPart { name: "packet_buffers", capacity: buffers as u64, bytes: buffer_bytes },
     ]
 }

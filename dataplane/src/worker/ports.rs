@@ -2,9 +2,11 @@
 
 use super::RuntimeError;
 use super::config::{PortSpec, RuntimeConfig};
+use super::numa::{NumaPlan, Topology};
+use super::pools::Pools;
 use crate::snapshot::PortView;
 use crate::steering::{Owners, Steering, toeplitz};
-use dpdk::{Device, Eal, LinkState, Mempool, Port, PortConfig, PortStats, RssConfig, RssFields};
+use dpdk::{Device, Eal, LinkState, Port, PortConfig, PortStats, RssConfig, RssFields};
 use std::sync::Arc;
 
 /// Longest Toeplitz key that a NIC asks for.
@@ -69,15 +71,12 @@ pub(super) struct Started {
     pub(super) facts: Vec<PortFacts>,
     pub(super) steering: Steering,
     pub(super) trusted: Box<[bool]>,
+    pub(super) pools: Pools,
+    pub(super) plan: NumaPlan,
 }
 
-/// Attaches all devices, decides on the steering, then starts them. A failure releases those before.
-pub(super) fn start(
-    eal: &Eal,
-    pool: &Mempool,
-    config: &RuntimeConfig,
-    workers: usize,
-) -> Result<Started, RuntimeError> {
+/// Attaches all devices, decides on the steering and where packet buffers lie, then starts them. A failure releases those before.
+pub(super) fn start(eal: &Eal, config: &RuntimeConfig, workers: usize) -> Result<Started, RuntimeError> {
     let fail =
         |spec: &PortSpec, source| RuntimeError::Port { name: spec.name.clone(), source: Box::new(source) };
     let mut devices: Vec<Device> = Vec::with_capacity(config.ports.len());
@@ -92,10 +91,13 @@ pub(super) fn start(
         .collect();
     let steering = config.steering.decide(&capable).map_err(RuntimeError::Steering)?;
     let rss = rss(steering, workers);
+    let nodes: Vec<Option<u32>> = devices.iter().map(|device| device.capabilities().socket).collect();
+    let plan = NumaPlan::new(&Topology::system(), &config.eal.worker_cpus, &nodes);
+    let pools = Pools::new(eal, &plan, config, workers)?;
     let queues = u16::try_from(workers).unwrap_or(u16::MAX);
     let mut ports = Vec::with_capacity(devices.len());
     let mut facts = Vec::with_capacity(devices.len());
-    for (spec, device) in config.ports.iter().zip(devices) {
+    for (number, (spec, device)) in config.ports.iter().zip(devices).enumerate() {
         let asked = PortConfig {
             rx_queues: queues,
             tx_queues: queues,
@@ -106,7 +108,7 @@ pub(super) fn start(
             all_multicast: true,
             rss: (workers > 1).then(|| rss.clone()),
         };
-        let port = device.start(&asked, pool).map_err(|error| fail(spec, error))?;
+        let port = device.start(&asked, pools.of_port(number)).map_err(|error| fail(spec, error))?;
         facts.push(describe(spec, &port, queues).map_err(|error| fail(spec, error))?);
         ports.push(port);
     }
@@ -114,7 +116,7 @@ pub(super) fn start(
         .iter()
         .map(|port| port.report().rss.as_ref().is_some_and(|rss| rss.exact && rss.hash_delivered));
     let trusted = trusted.collect();
-    Ok(Started { ports, facts, steering, trusted })
+    Ok(Started { ports, facts, steering, trusted, pools, plan })
 }
 
 /// The NIC's share of the steering: our key, our table, the client's end or the whole tuple.

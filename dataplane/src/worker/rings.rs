@@ -1,6 +1,6 @@
 //! The bounded rings between threads: every one has one producer and one consumer, and nobody waits at either end.
 
-use crate::engine::Redirected;
+use crate::engine::Mesh;
 use crate::exception::PuntClass;
 use crate::id::PortId;
 use dpdk::Mbuf;
@@ -10,8 +10,6 @@ use rtrb::{Consumer, Producer, RingBuffer};
 const PUNT: [usize; PuntClass::ALL.len()] = [512, 1024, 512];
 /// Frames an inject ring holds.
 const INJECT: usize = 1024;
-/// Packets a redirect ring holds.
-const REDIRECT: usize = 512;
 
 /// A frame with the port it came in by, or is to leave by.
 pub(super) type Framed = (Mbuf, PortId);
@@ -21,9 +19,7 @@ pub(super) type Framed = (Mbuf, PortId);
 pub(super) struct WorkerEnds {
     pub(super) punt: [Producer<Framed>; PuntClass::ALL.len()],
     pub(super) inject: Consumer<Framed>,
-    /// By worker; `None` towards itself.
-    pub(super) to: Vec<Option<Producer<Redirected<Packet>>>>,
-    pub(super) from: Vec<Consumer<Redirected<Packet>>>,
+    pub(super) mesh: Mesh<Packet>,
 }
 
 /// What redirect rings carry.
@@ -37,27 +33,14 @@ pub(super) struct ExceptionEnds {
 }
 
 /// Makes all rings of `workers` workers.
-pub(super) fn make(workers: usize) -> (Vec<WorkerEnds>, Vec<ExceptionEnds>) {
-    let mut worker_ends = Vec::with_capacity(workers);
-    let mut exception_ends = Vec::with_capacity(workers);
-    for _ in 0..workers {
+pub(super) fn make(workers: u8) -> (Vec<WorkerEnds>, Vec<ExceptionEnds>) {
+    let mut worker_ends = Vec::with_capacity(workers.into());
+    let mut exception_ends = Vec::with_capacity(workers.into());
+    for mesh in Mesh::make(workers) {
         let [(control, control_end), (local, local_end), (stray, stray_end)] = PUNT.map(RingBuffer::new);
         let (inject, inject_end) = RingBuffer::new(INJECT);
-        worker_ends.push(WorkerEnds {
-            punt: [control, local, stray],
-            inject: inject_end,
-            to: Vec::with_capacity(workers),
-            from: Vec::with_capacity(workers.saturating_sub(1)),
-        });
+        worker_ends.push(WorkerEnds { punt: [control, local, stray], inject: inject_end, mesh });
         exception_ends.push(ExceptionEnds { punt: [control_end, local_end, stray_end], inject });
-    }
-    for from in 0..workers {
-        for to in 0..workers {
-            let ring = (from != to).then(|| RingBuffer::new(REDIRECT));
-            let (producer, consumer) = ring.unzip();
-            worker_ends[from].to.push(producer);
-            worker_ends[to].from.extend(consumer);
-        }
     }
     (worker_ends, exception_ends)
 }
@@ -65,7 +48,7 @@ pub(super) fn make(workers: usize) -> (Vec<WorkerEnds>, Vec<ExceptionEnds>) {
 /// Packets that all rings together can hold: so many more buffers the pool needs.
 pub(super) fn capacity(workers: usize) -> usize {
     let punt: usize = PUNT.iter().sum();
-    workers * (punt + INJECT) + workers * workers.saturating_sub(1) * REDIRECT
+    workers * (punt + INJECT) + Mesh::<Packet>::capacity(workers)
 }
 
 #[cfg(test)]
@@ -73,13 +56,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_worker_reaches_every_other() {
+    fn every_worker_has_its_ends() {
         let (workers, exceptions) = make(4);
         assert_eq!((workers.len(), exceptions.len()), (4, 4));
-        for (index, ends) in workers.iter().enumerate() {
-            assert!(ends.to.iter().enumerate().all(|(to, ring)| ring.is_some() == (to != index)));
-            assert_eq!(ends.from.len(), 3);
-        }
         assert_eq!(capacity(1), 512 + 1024 + 512 + 1024);
     }
 }

@@ -88,13 +88,14 @@ impl DpdkSink {
         &self.shared.counters[self.id.index()]
     }
 
-    /// Sends what the turn left in the transmit buffers.
+    /// Sends what the turn left in the transmit buffers, and tells other workers what was put on their rings.
     #[inline]
     pub(super) fn flush(&mut self) {
         let counters = &self.shared.counters[self.id.index()];
         for outlet in &mut self.outlets {
             outlet.flush(counters);
         }
+        self.rings.mesh.ring();
     }
 
     /// Sends a burst of the kernel's frames; returns how many there were.
@@ -129,12 +130,7 @@ impl Sink<DpdkPacket> for DpdkSink {
     }
 
     fn redirect(&mut self, to: WorkerId, redirected: Redirected<DpdkPacket>) -> Result<(), DpdkPacket> {
-        match self.rings.to.get_mut(to.index()) {
-            Some(Some(ring)) => {
-                ring.push(redirected).map_err(|rtrb::PushError::Full(redirected)| redirected.packet)
-            }
-            _ => Err(redirected.packet),
-        }
+        self.rings.mesh.send(to, redirected)
     }
 
     fn allocate(&mut self) -> Option<DpdkPacket> {

@@ -149,6 +149,8 @@ pub(super) fn start(
         servers: management.servers().clone(),
         clock: runtime.clock(),
     };
+    let mut warnings = placement.warnings.clone();
+    warnings.extend(runtime.numa_warnings());
     let mut director = Director {
         management,
         clock: runtime.clock(),
@@ -160,7 +162,7 @@ pub(super) fn start(
         events: Events::default(),
         latencies: Latencies::default(),
         twins: config.port.clone(),
-        warnings: placement.warnings.clone(),
+        warnings,
         placement,
         sockets: Vec::new(),
         idle: format!("{:?}", config.workers.idle).to_lowercase(),
@@ -383,6 +385,7 @@ impl Director {
                 port.mtu
             );
         }
+        self.announce_nodes();
         for facts in self.runtime.ports() {
             for note in &facts.notes {
                 tracing::info!("port {}: {note}", facts.name);
@@ -400,5 +403,19 @@ impl Director {
             tracing::warn!("{warning}");
         }
         tracing::info!("configuration: {}", summary(config));
+    }
+
+    /// Which NUMA node each worker, each port and its packet buffers are on, and what the connection tables lie on.
+    fn announce_nodes(&self) {
+        let node = |node: &Option<u32>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
+        let plan = self.runtime.numa();
+        let workers: Vec<String> = plan.workers.iter().map(node).collect();
+        tracing::info!("NUMA nodes of the workers: {}", workers.join(" "));
+        for ((facts, on), pool) in self.runtime.ports().iter().zip(&plan.ports).zip(&plan.pool_of_port) {
+            let buffers = plan.pools.get(*pool).copied().flatten();
+            let buffers = buffers.map_or_else(|| "any node".to_owned(), |node| format!("node {node}"));
+            tracing::info!("port {}: NUMA node {}, packet buffers on {buffers}", facts.name, node(on));
+        }
+        tracing::info!("connection tables: {}", self.runtime.tables_backing());
     }
 }

@@ -7,6 +7,7 @@ mod flood;
 mod forward;
 mod rates;
 mod report;
+mod scaling;
 
 use clap::{Args, Parser, Subcommand};
 pub(crate) use connections::ConnectionsArguments;
@@ -17,6 +18,7 @@ pub(crate) use flood::FloodArguments;
 pub(crate) use forward::{ForwardArguments, Link, Spread};
 pub(crate) use rates::{LatencyArguments, NdrArguments};
 pub(crate) use report::ReportArguments;
+pub(crate) use scaling::{ScalingArguments, SteeringArgument, TracedArguments};
 use std::path::PathBuf;
 
 /// Honest measurements of the uvs director.
@@ -38,12 +40,17 @@ pub(crate) enum Command {
     Connections(ConnectionsArguments),
     /// What do established connections suffer while SYNs of no one fill the table?
     Flood(FloodArguments),
+    /// What does a packet cost with 1 worker and with 64, and what do workers take from each other?
+    Scaling(ScalingArguments),
     /// How long do changes take in the real uvsd, and what does its worker suffer from them?
     Control(ControlArguments),
     /// What rate does the director take without loss (RFC 2544), by a generator on bare metal?
     Ndr(NdrArguments),
     /// How long is a packet on its way, by a generator on bare metal?
     Latency(LatencyArguments),
+    /// Part of `scaling --lines`.
+    #[command(hide = true)]
+    Traced(TracedArguments),
     /// Draw results of earlier runs on one page.
     Report(ReportArguments),
 }
@@ -56,10 +63,11 @@ impl Command {
             Self::Engine(arguments) => Some(&arguments.output),
             Self::Connections(arguments) => Some(&arguments.output),
             Self::Flood(arguments) => Some(&arguments.output),
+            Self::Scaling(arguments) => Some(&arguments.output),
             Self::Control(arguments) => Some(&arguments.output),
             Self::Ndr(arguments) => Some(&arguments.output),
             Self::Latency(arguments) => Some(&arguments.output),
-            Self::Report(_) => None,
+            Self::Report(_) | Self::Traced(_) => None,
         }
     }
 }

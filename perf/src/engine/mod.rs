@@ -180,7 +180,7 @@ fn affordable(bytes: u64, what: &str, progress: &mut Progress) -> bool {
 }
 
 /// A window after a tenth of one that brings the loop's memory back into the caches.
-fn settled(turns: &mut impl Turns, burst: usize, length: Duration, clock: Clock) -> Window {
+pub(crate) fn settled(turns: &mut impl Turns, burst: usize, length: Duration, clock: Clock) -> Window {
     window(turns, burst, length / 10, clock);
     window(turns, burst, length, clock)
 }

@@ -1,7 +1,7 @@
 //! Bursts of frames in small buffers, made and given back.
 
 use super::timing::Turns;
-use super::{BURST, PORT};
+use super::{BURST, Dealt, PORT};
 use crate::traffic::Frames;
 use anyhow::{Result, bail};
 use dataplane::bench::{LeanPacket, Roundabout};
@@ -42,6 +42,16 @@ impl Feed {
         let mut packet = self.roundabout.take();
         let length = frames.write(flow, server, packet.reset());
         packet.cut(length);
+        self.burst.push(packet);
+    }
+
+    /// Adds a client's frame with what the NIC hashed of it.
+    #[inline(always)]
+    pub(super) fn write_hashed(&mut self, frames: &Frames, dealt: Dealt) {
+        let mut packet = self.roundabout.take();
+        let length = frames.write(dealt.flow.into(), 0, packet.reset());
+        packet.cut(length);
+        packet.set_rss_hash(Some(dealt.hash));
         self.burst.push(packet);
     }
 }

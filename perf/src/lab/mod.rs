@@ -1,6 +1,7 @@
 //! An engine in this process, fed with frames from memory.
 
 mod feed;
+mod fleet;
 mod order;
 mod rules;
 mod timing;
@@ -18,13 +19,14 @@ pub(crate) use dataplane::pipeline::BURST;
 use dataplane::snapshot::Snapshot;
 use dataplane::steering::Steering;
 pub(crate) use feed::{Feed, Generator, Preparation, check};
+pub(crate) use fleet::{Common, Dealt, Round, Running, Seed, Shard, seeds};
 pub(crate) use order::Order;
 pub(crate) use rules::Rules;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 pub(crate) use timing::{Clock, Turns, window};
 
-const PORT: PortId = PortId(0);
+pub(crate) const PORT: PortId = PortId(0);
 const WORKER: WorkerId = WorkerId(0);
 const MTU: u16 = 1500;
 /// Secrets of tables that no stranger can reach.
@@ -56,32 +58,40 @@ pub(crate) struct Books {
     pub(crate) imbalance: i64,
 }
 
+/// What engines share, for so many workers.
+pub(crate) fn limits(rules: &Rules, workers: u8) -> SharedLimits {
+    SharedLimits {
+        workers: workers.into(),
+        services: rules.shape.services as usize,
+        destinations: rules.destinations() as usize,
+        templates: 1024,
+    }
+}
+
+/// The only worker, with room for `capacity` connections.
+fn configuration(rules: &Rules, capacity: u32) -> EngineConfig {
+    let shape = &rules.shape;
+    EngineConfig {
+        id: WORKER,
+        workers: 1,
+        steering: Steering::Client,
+        trusted_rss: Box::new([false]),
+        connections_v4: if shape.ipv6 { 1024 } else { capacity },
+        connections_v6: if shape.ipv6 { capacity } else { 1024 },
+        services: shape.services as usize,
+        fragments: 256,
+        parked: 64,
+        localities: 65_536,
+        hash_key: HashKey(KEY),
+        seed: 0,
+    }
+}
+
 impl Lab {
     /// An engine with room for `capacity` connections and a resolved next hop for every destination.
     pub(crate) fn new(rules: &Rules, capacity: u32, burst: usize, now: Ticks) -> Result<Self> {
-        let shape = &rules.shape;
-        let services = shape.services as usize;
-        let limits = SharedLimits {
-            workers: 1,
-            services,
-            destinations: rules.destinations() as usize,
-            templates: 1024,
-        };
-        let shared = Arc::new(Shared::new(limits, TEMPLATE_KEY));
-        let config = EngineConfig {
-            id: WORKER,
-            workers: 1,
-            steering: Steering::Client,
-            trusted_rss: Box::new([false]),
-            connections_v4: if shape.ipv6 { 1024 } else { capacity },
-            connections_v6: if shape.ipv6 { capacity } else { 1024 },
-            services,
-            fragments: 256,
-            parked: 64,
-            localities: 65_536,
-            hash_key: HashKey(KEY),
-            seed: 0,
-        };
+        let shared = Arc::new(Shared::new(limits(rules, 1), TEMPLATE_KEY));
+        let config = configuration(rules, capacity);
         Ok(Self {
             engine: Engine::new(&config, Arc::clone(&shared), now)
                 .context("no memory for the connections")?,

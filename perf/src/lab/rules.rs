@@ -73,6 +73,11 @@ impl Rules {
 
     /// What workers read, every next hop resolved.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Ok(self.editor()?.publish())
+    }
+
+    /// What makes it, and what follows it.
+    pub(crate) fn editor(&self) -> Result<Editor> {
         let shape = &self.shape;
         let limits = Limits { services: shape.services, destinations: self.destinations() };
         let ports = [PortView { mac: DIRECTOR_MAC, more_macs: [].into(), mtu: MTU }];
@@ -98,7 +103,7 @@ impl Rules {
                 editor.set_source(slot, Some(shape.director().0));
             }
         }
-        Ok(editor.publish())
+        Ok(editor)
     }
 
     /// Clients and servers are on the link, as with a real director on one.
