@@ -10,6 +10,7 @@ mod flood;
 mod forward;
 mod interrupt;
 mod lab;
+mod link;
 mod machine;
 mod pcap;
 mod progress;

@@ -32,6 +32,14 @@ impl Progress {
         }
     }
 
+    /// So many hugepages of 2 MiB are not free.
+    pub(crate) fn without_hugepages(&mut self, pages: u64) {
+        self.step(&format!(
+            "fewer than {pages} hugepages of 2 MiB are free: all programs run without, which is slower; reserve them \
+             with `echo {pages} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
+        ));
+    }
+
     /// A window has ended.
     pub(crate) fn window(&mut self, window: &Window) {
         let share = window.share() * 100.0;

@@ -8,6 +8,7 @@ mod forward;
 mod rates;
 mod report;
 mod scaling;
+mod traffic;
 
 use clap::{Args, Parser, Subcommand};
 pub(crate) use connections::ConnectionsArguments;
@@ -16,10 +17,11 @@ use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
 pub(crate) use forward::{ForwardArguments, Link, Spread};
-pub(crate) use rates::{LatencyArguments, NdrArguments};
+pub(crate) use rates::{LatencyArguments, LinkArguments, NdrArguments};
 pub(crate) use report::ReportArguments;
 pub(crate) use scaling::{ScalingArguments, SteeringArgument, TracedArguments};
 use std::path::PathBuf;
+pub(crate) use traffic::TrafficArguments;
 
 /// Honest measurements of the uvs director.
 #[derive(Debug, Parser)]
@@ -44,9 +46,9 @@ pub(crate) enum Command {
     Scaling(ScalingArguments),
     /// How long do changes take in the real uvsd, and what does its worker suffer from them?
     Control(ControlArguments),
-    /// What rate does the director take without loss (RFC 2544), by a generator on bare metal?
+    /// What rate does the real uvsd take without loss (RFC 2544), beside dpdk-testpmd, or by a generator on bare metal?
     Ndr(NdrArguments),
-    /// How long is a packet on its way, by a generator on bare metal?
+    /// How long is a packet on its way through the real uvsd, beside dpdk-testpmd, or by a generator on bare metal?
     Latency(LatencyArguments),
     /// Part of `scaling --lines`.
     #[command(hide = true)]

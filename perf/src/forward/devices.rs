@@ -29,12 +29,14 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// The devices of `link`. Every list in `files` is a port's: a file for each worker.
-    pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], directory: &Path) -> Self {
+    /// The devices of `link`. Every list in `files` is a port's: a file for each worker. What opens connections may come once and
+    /// never again.
+    pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], opening_once: bool, directory: &Path) -> Self {
         let socket = directory.join("link.sock");
         let (socket, queues) = (socket.display(), files.first().map_or(1, Vec::len));
-        let replayed =
-            || files.iter().enumerate().map(|(number, files)| replay(number, files)).collect::<Vec<_>>();
+        let port =
+            |(number, files): (usize, &Vec<PathBuf>)| replay(number, files, opening_once && number == 0);
+        let replayed = || files.iter().enumerate().map(port).collect::<Vec<_>>();
         match link {
             Link::Pcap => Self {
                 ports: replayed(),
@@ -74,14 +76,16 @@ fn memif(role: &str, socket: &str, more: &str) -> String {
     format!("net_memif0,role={role},id=0,socket={socket},socket-abstract=no,rsize={MEMIF_RING}{more}")
 }
 
-/// A pcap vdev: one receive queue for each file, and transmit queues that drop.
-fn replay(number: usize, files: &[PathBuf]) -> String {
+/// A pcap vdev: one receive queue for each file, replayed for ever or once, and transmit queues that drop.
+fn replay(number: usize, files: &[PathBuf], once: bool) -> String {
     let mut text = format!("net_pcap{number}");
     for file in files {
         // Writing to a string cannot fail.
         let _ = write!(text, ",rx_pcap={}", file.display());
     }
-    text.push_str(",infinite_rx=1");
+    if !once {
+        text.push_str(",infinite_rx=1");
+    }
     text
 }
 
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn pcap_ports_are_the_files() {
-        let devices = Devices::new(Link::Pcap, &files(2, 2), Path::new("/x"));
+        let devices = Devices::new(Link::Pcap, &files(2, 2), false, Path::new("/x"));
         assert_eq!(
             devices.ports,
             [
@@ -105,12 +109,14 @@ mod tests {
             ]
         );
         assert!(devices.generator.is_empty());
+        let once = Devices::new(Link::Pcap, &files(2, 1), true, Path::new("/x"));
+        assert_eq!(once.ports, ["net_pcap0,rx_pcap=/x/0-0", "net_pcap1,rx_pcap=/x/1-0,infinite_rx=1"]);
     }
 
     #[test]
     fn both_ends_of_a_link_meet_at_one_socket() {
         for link in [Link::Vhost, Link::Memif] {
-            let devices = Devices::new(link, &files(1, 1), Path::new("/x"));
+            let devices = Devices::new(link, &files(1, 1), false, Path::new("/x"));
             assert_eq!((devices.ports.len(), devices.generator.len()), (1, 2));
             assert!(devices.ports[0].contains("=/x/link.sock,"), "{devices:?}");
             assert!(devices.generator[1].contains("=/x/link.sock,"), "{devices:?}");

@@ -1,15 +1,15 @@
 //! `uvs-perf forward`: the real director on a vdev that replays a capture file, beside `dpdk-testpmd` on the same.
 
 mod configuration;
-mod devices;
+pub(crate) mod devices;
 pub(crate) mod director;
 mod files;
 pub(crate) mod plan;
 pub(crate) mod poller;
-mod testpmd;
+pub(crate) mod testpmd;
 
 use crate::child::TemporaryDirectory;
-use crate::cli::ForwardArguments;
+use crate::cli::{ForwardArguments, TrafficArguments};
 use crate::interrupt::Interrupt;
 use crate::lab::Rules;
 use crate::machine::{Machine, free_hugepages_mib, is_root};
@@ -29,7 +29,7 @@ use std::time::Duration;
 use testpmd::{Role, Testpmd};
 
 /// The control run's name.
-const CONTROL: &str = "dpdk-testpmd macswap";
+pub(crate) const CONTROL: &str = "dpdk-testpmd macswap";
 /// The director and the control take turns this often, so that a drift of the machine meets both.
 const ROUNDS: usize = 2;
 
@@ -39,15 +39,17 @@ pub(crate) fn run(arguments: &ForwardArguments, interrupt: &Interrupt) -> Result
         bail!("the pcap vdev's memory and threads need root: run uvs-perf forward as root, or through sudo");
     }
     let machine = Machine::here()?;
-    let uvsd = match &arguments.uvsd {
-        Some(path) => path.clone(),
-        None => beside_this_program("uvsd")?,
-    };
+    let uvsd = named_or_beside(arguments.uvsd.as_deref(), "uvsd")?;
     let mut results = Vec::new();
-    for flows in &arguments.flows {
+    for flows in &arguments.traffic.flows {
         results.push(measure(arguments, *flows, &uvsd, &machine, interrupt)?);
     }
     Ok(results)
+}
+
+/// The program that the user names, or the one of that name that was installed with this one.
+pub(crate) fn named_or_beside(path: Option<&Path>, name: &str) -> Result<PathBuf> {
+    path.map_or_else(|| beside_this_program(name), |path| Ok(path.to_owned()))
 }
 
 /// A program that was installed with this one.
@@ -56,14 +58,8 @@ pub(crate) fn beside_this_program(name: &str) -> Result<PathBuf> {
     Ok(own.with_file_name(name))
 }
 
-fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<Plan> {
-    let workers = usize::from(arguments.workers);
-    let cpus = match &arguments.cpus {
-        Some(cpus) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
-        Some(cpus) => cpus.clone(),
-        None if workers > machine.cpus => bail!("{workers} workers do not fit on {} CPUs", machine.cpus),
-        None => (machine.cpus - workers..machine.cpus).collect(),
-    };
+/// Flows, and how they are forwarded.
+pub(crate) fn rules(arguments: &TrafficArguments, flows: u64) -> Result<Rules> {
     let shape = Shape {
         protocol: arguments.protocol,
         ipv6: arguments.ipv6,
@@ -74,10 +70,21 @@ fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<P
     };
     let forwarding = Forwarding::new(arguments.mode, arguments.tunnel, arguments.direction)?;
     // Whoever writes servers' packets has to know which server the director will choose.
-    let rules = match forwarding.mode {
+    Ok(match forwarding.mode {
         Mode::Nat => Rules::hashed(&shape, forwarding),
         Mode::Dr | Mode::Tun => Rules::new(&shape, forwarding),
+    })
+}
+
+fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<Plan> {
+    let workers = usize::from(arguments.workers);
+    let cpus = match &arguments.cpus {
+        Some(cpus) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
+        Some(cpus) => cpus.clone(),
+        None if workers > machine.cpus => bail!("{workers} workers do not fit on {} CPUs", machine.cpus),
+        None => (machine.cpus - workers..machine.cpus).collect(),
     };
+    let rules = rules(&arguments.traffic, flows)?;
     let mut plan = Plan {
         rules,
         link: arguments.link,
@@ -106,11 +113,7 @@ fn measure(
     progress.step(&format!("writing {} flows", grouped(flows)));
     plan.write(directory.path())?;
     if !plan.hugepages {
-        let pages = plan.all_memory_mib() / 2;
-        progress.step(&format!(
-            "fewer than {pages} hugepages of 2 MiB are free: both programs run without, which is slower; reserve them \
-             with `echo {pages} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
-        ));
+        progress.without_hugepages(plan.all_memory_mib() / 2);
     }
     let length = Duration::from_secs_f64(arguments.seconds / arguments.windows as f64);
     let (mut windows, mut control) = (Vec::new(), Vec::new());

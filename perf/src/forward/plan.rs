@@ -45,10 +45,11 @@ impl Plan {
     pub(crate) fn check(&self) -> Result<()> {
         let (shape, forwarding) = (&self.rules.shape, self.rules.forwarding);
         shape.check()?;
-        if forwarding.direction == Direction::Out {
+        if forwarding.direction == Direction::Out && self.link != Link::Pcap {
             bail!(
-                "servers' packets alone would leave the director without connections: give --direction both, or measure \
-                 them with `uvs-perf engine --mode nat --direction out`"
+                "servers' packets alone would leave the director without connections, and over --link {} whoever sends \
+                 knows no first packets: give --link pcap, where clients' packets come once, or --direction both",
+                self.link.name()
             );
         }
         let overhead = forwarding.overhead(shape.ipv6);
@@ -103,7 +104,8 @@ impl Plan {
 
     /// The devices.
     pub(crate) fn devices(&self, directory: &Path) -> Devices {
-        Devices::new(self.link, &self.files(directory), directory)
+        let opening_once = self.rules.forwarding.direction == Direction::Out;
+        Devices::new(self.link, &self.files(directory), opening_once, directory)
     }
 
     /// Flows of the worker that has most, about.
@@ -199,8 +201,9 @@ pub(crate) mod tests {
         assert!(long.contains("--frame 1494"), "{long}");
         let out = refusal(|plan| {
             plan.rules.forwarding = Forwarding::new(Mode::Nat, None, Some(Direction::Out)).unwrap();
+            plan.link = Link::Memif;
         });
-        assert!(out.contains("--direction both"), "{out}");
+        assert!(out.contains("give --link pcap"), "{out}");
         let full = refusal(|plan| (plan.link, plan.cpus) = (Link::Vhost, vec![0, 1]));
         assert!(full.contains("takes a CPU"), "{full}");
     }
@@ -209,6 +212,11 @@ pub(crate) mod tests {
     fn what_can_run_has_room() {
         plan(1, false).check().unwrap();
         nat(Protocol::Udp).check().unwrap();
+        let mut out = nat(Protocol::Tcp);
+        out.rules.forwarding.direction = Direction::Out;
+        out.check().unwrap();
+        let ports = out.devices(Path::new("/x")).ports;
+        assert!(!ports[0].contains("infinite_rx") && ports[1].contains("infinite_rx"), "{ports:?}");
         with(|plan| plan.rules.shape.frame = FrameLength::Imix).check().unwrap();
         let full = with(|plan| plan.rules.shape.flows = 65_536);
         full.check().unwrap();

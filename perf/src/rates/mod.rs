@@ -1,14 +1,15 @@
 //! `uvs-perf ndr` and `uvs-perf latency`: what a director takes without loss, and how long a packet is on its way, by a generator on
-//! bare metal.
+//! bare metal; without a profile by one on this machine.
 
 mod level;
 mod pktgen;
 mod profile;
-mod search;
+pub(crate) mod search;
 mod terminal;
 
 use crate::cli::{LatencyArguments, NdrArguments};
 use crate::interrupt::Interrupt;
+use crate::link;
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::results::{Measurement, Parameters};
@@ -25,7 +26,8 @@ const LEAST_RATE: f64 = 0.01;
 
 /// The no-drop rate.
 pub(crate) fn ndr(arguments: &NdrArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
-    let profile = Profile::read(&arguments.profile)?;
+    let Some(profile) = &arguments.profile else { return link::ndr(arguments, interrupt) };
+    let profile = Profile::read(profile)?;
     let pktgen = Pktgen::new(&profile, interrupt)?;
     let most = profile.traffic.rates.last().copied().unwrap_or(100.0);
     let mut progress = Progress::new();
@@ -53,7 +55,8 @@ pub(crate) fn ndr(arguments: &NdrArguments, interrupt: &Interrupt) -> Result<Vec
 
 /// Latencies at each of the profile's rates, or at one.
 pub(crate) fn latency(arguments: &LatencyArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
-    let profile = Profile::read(&arguments.profile)?;
+    let Some(profile) = &arguments.profile else { return link::latency(arguments, interrupt) };
+    let profile = Profile::read(profile)?;
     let rates = arguments.rate.map_or_else(|| profile.traffic.rates.clone(), |rate| vec![rate]);
     let pktgen = Pktgen::new(&profile, interrupt)?;
     let levels = pktgen.run(&rates, true, interrupt)?;

@@ -4,16 +4,16 @@ use anyhow::Result;
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Found<T> {
+pub(crate) struct Found<T> {
     /// The trial at the highest rate that lost nothing, `None` where even the lowest one lost packets.
-    pub(super) best: Option<T>,
+    pub(crate) best: Option<T>,
     /// Rates that were tried, in order, and whether they lost nothing.
-    pub(super) tried: Vec<(f64, bool)>,
+    pub(crate) tried: Vec<(f64, bool)>,
 }
 
 /// Tries rates between `least` and `most` until the answer is known to `resolution`. `trial` runs one and says whether nothing was
 /// lost.
-pub(super) fn no_drop_rate<T>(
+pub(crate) fn no_drop_rate<T>(
     least: f64,
     most: f64,
     resolution: f64,
