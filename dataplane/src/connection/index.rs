@@ -57,6 +57,28 @@ impl Bucket {
         self.control[1].store(self.control[1].load(Relaxed) - (1 << OVERFLOW_SHIFT), Relaxed);
     }
 
+    /// Takes a free place; whether there was one.
+    #[inline(always)]
+    fn take(&self, tag: u8, id: u32) -> bool {
+        let free = self.matches(0);
+        if free == 0 {
+            return false;
+        }
+        let place = free.trailing_zeros() as usize;
+        if let Some(cell) = self.ids.get(place) {
+            cell.store(id, Relaxed);
+        }
+        self.set_tag(place, tag);
+        true
+    }
+
+    /// Where `id` lies under `tag`.
+    #[inline(always)]
+    fn place_of(&self, tag: u8, id: u32) -> Option<usize> {
+        places(self.matches(tag)).find(|place| self.ids.get(*place).is_some_and(|at| at.load(Relaxed) == id))
+    }
+
+    #[inline(always)]
     fn set_tag(&self, place: usize, tag: u8) {
         let word = &self.control[place / 8];
         let shift = place % 8 * 8;
@@ -157,14 +179,20 @@ impl Index {
     }
 
     /// Adds an id.
+    #[inline]
     pub(super) fn insert(&mut self, hash: FlowHash, id: u32) -> Result<(), NoRoom> {
+        if self.buckets[hash.home].take(hash.tag(), id) {
+            return Ok(());
+        }
+        self.insert_beyond(hash, id)
+    }
+
+    /// The same where the first bucket is full.
+    #[cold]
+    fn insert_beyond(&mut self, hash: FlowHash, id: u32) -> Result<(), NoRoom> {
         for (steps, number) in self.way(hash).enumerate() {
             let bucket = &self.buckets[number];
-            let free = bucket.matches(0);
-            if free != 0 {
-                let place = free.trailing_zeros() as usize;
-                bucket.ids[place].store(id, Relaxed);
-                bucket.set_tag(place, hash.tag());
+            if bucket.take(hash.tag(), id) {
                 return Ok(());
             }
             if bucket.overflow() == OVERFLOW_MAXIMUM {
@@ -208,12 +236,22 @@ impl Index {
     }
 
     /// Removes an id; whether it was there.
+    #[inline]
     pub(super) fn remove(&mut self, hash: FlowHash, id: u32) -> bool {
+        let bucket = &self.buckets[hash.home];
+        if let Some(place) = bucket.place_of(hash.tag(), id) {
+            bucket.set_tag(place, 0);
+            return true;
+        }
+        self.remove_beyond(hash, id)
+    }
+
+    /// The same where it is not in the first bucket.
+    #[cold]
+    fn remove_beyond(&mut self, hash: FlowHash, id: u32) -> bool {
         for (steps, number) in self.way(hash).enumerate() {
             let bucket = &self.buckets[number];
-            let place =
-                places(bucket.matches(hash.tag())).find(|place| bucket.ids[*place].load(Relaxed) == id);
-            if let Some(place) = place {
+            if let Some(place) = bucket.place_of(hash.tag(), id) {
                 bucket.set_tag(place, 0);
                 self.undo(hash, steps);
                 return true;

@@ -318,14 +318,14 @@ impl<A: Address> Line<A> {
         self.filed.store(filed, Relaxed);
     }
 
-    /// Makes the line a connection. It was none.
-    pub(super) fn fill(&self, new: &NewConnection<A>, now: Ticks) {
+    /// Makes the line a connection, whose timeout is another one than `new` says where that is too long. It was none.
+    pub(super) fn fill(&self, new: &NewConnection<A>, timeout: u32, now: Ticks) {
         self.ends.store(new.tuple.ends());
         let kept = (new.state as u64) << STATE_SHIFT | u64::from(new.server_port) << SERVER_PORT_SHIFT;
         self.names.store(new.tuple.names() | kept, Relaxed);
         self.set_flags(new.flags);
         self.set_last_seen(now);
-        self.set_timeout(new.timeout);
+        self.set_timeout(timeout);
         self.destination.store(new.destination.0, Relaxed);
         self.packets_in.store(0, Relaxed);
         self.server.store(new.server);

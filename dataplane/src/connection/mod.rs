@@ -66,6 +66,14 @@ pub struct Candidate(u32);
 impl Candidate {
     /// Nothing. No line has this number: there are fewer than 2^31, and a reply's has a bit more.
     const NONE: Self = Self(u32::MAX);
+
+    /// Whether what [`Table::confirm`] says is what [`Table::find`] would say even when connections were opened or closed since. A tuple of
+    /// clients' packets has one connection; replies that look alike go to the newest, which the hint may not know.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outlives_changes(self) -> bool {
+        self.0 & REVERSE == 0
+    }
 }
 
 impl Default for Candidate {
@@ -88,6 +96,19 @@ pub struct Expiry {
     pub expired: u32,
     /// The budget ended before what is due.
     pub behind: bool,
+}
+
+/// Entries of the wheel that are due, and the hashes of those connections that have expired.
+#[derive(Debug)]
+struct Due {
+    batch: Batch,
+    hashes: [FlowHash; wheel::ENTRIES],
+}
+
+impl Due {
+    const fn new() -> Self {
+        Self { batch: Batch::new(), hashes: [FlowHash { bits: 0, home: 0 }; wheel::ENTRIES] }
+    }
 }
 
 /// The connections of one worker and one address family.
@@ -310,7 +331,7 @@ impl<A: Address> Table<A> {
         new: &NewConnection<A>,
         now: Ticks,
     ) -> Result<ConnectionId, TableFull> {
-        let new = NewConnection { timeout: new.timeout.min(Self::LONGEST_TIMEOUT), ..*new };
+        let timeout = new.timeout.min(Self::LONGEST_TIMEOUT);
         let (free, fresh) = (self.header().free.load(Relaxed), self.header().fresh.load(Relaxed));
         let (number, fresh) = if free == Line::<A>::NONE { (fresh, fresh + 1) } else { (free, fresh) };
         if number as usize >= self.lines.len() {
@@ -318,7 +339,7 @@ impl<A: Address> Table<A> {
         }
         self.index.insert(hash, number).map_err(|_| TableFull)?;
         if new.both_directions {
-            let reply = self.reply_hash(&new);
+            let reply = self.reply_hash(new);
             if self.index.insert(reply, number | REVERSE).is_err() {
                 self.index.remove(hash, number);
                 return Err(TableFull);
@@ -333,8 +354,8 @@ impl<A: Address> Table<A> {
         }
         self.header().fresh.store(fresh, Relaxed);
         self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
-        line.fill(&new, now);
-        self.file(number, now.after(new.timeout));
+        line.fill(new, timeout, now);
+        self.file(number, now.after(timeout));
         if new.both_directions {
             self.answer_for(number);
         }
@@ -368,7 +389,13 @@ impl<A: Address> Table<A> {
         if !line.is_live() {
             return false;
         }
-        let hash = self.hash(&line.tuple());
+        self.close_hashed(id, self.hash(&line.tuple()));
+        true
+    }
+
+    /// Closes a live connection, whose tuple has this hash.
+    fn close_hashed(&mut self, id: ConnectionId, hash: FlowHash) {
+        let line = &self.lines[id.index()];
         let removed = self.index.remove(hash, id.0);
         debug_assert!(removed, "a connection that was not in the index");
         if line.both_directions() {
@@ -381,7 +408,6 @@ impl<A: Address> Table<A> {
         line.set_side(header.free.load(Relaxed));
         header.free.store(id.0, Relaxed);
         header.live.store(header.live.load(Relaxed) - 1, Relaxed);
-        true
     }
 
     /// A packet of the connection came: it lives `timeout` milliseconds from `now`. The wheel is touched only when that is
@@ -436,51 +462,65 @@ impl<A: Address> Table<A> {
         mut expired: impl FnMut(ConnectionId, &Line<A>),
     ) -> Expiry {
         let mut done = Expiry::default();
+        if self.wheel.is_idle(now) {
+            return done;
+        }
         let mut spent = 0;
-        while !self.wheel.is_idle(now) {
-            if spent >= budget {
-                done.behind = true;
-                break;
-            }
-            let mut batch = Batch::new();
-            while batch.has_room() && spent < budget {
-                match self.wheel.turn(now, &mut batch) {
+        // Three chunks are under way: the lines of one are asked for, the buckets of the one before, and the one before that is dealt
+        // with, whose memory has come.
+        let mut under_way = [const { Due::new() }; 3];
+        for step in 0.. {
+            let [first, second, third] = [step % 3, (step + 2) % 3, (step + 1) % 3];
+            let batch = &mut under_way[first].batch;
+            batch.clear();
+            while spent < budget && batch.entries().is_empty() {
+                match self.wheel.turn(now, batch) {
                     Turn::Idle => break,
                     Turn::Passed => spent += 1,
                     Turn::Due(count) => spent += count,
                 }
             }
-            let entries = batch.entries();
-            for entry in entries {
+            let last = batch.entries().is_empty() && under_way[second].batch.entries().is_empty();
+            for entry in under_way[first].batch.entries() {
                 self.lines.prefetch(entry.id as usize);
             }
-            for entry in entries {
-                self.prefetch_expired(entry.id, now);
+            let Due { batch, hashes } = &mut under_way[second];
+            for (entry, hash) in batch.entries().iter().zip(hashes) {
+                *hash = self.prefetch_expired(entry.id, now);
             }
-            for entry in entries {
+            let Due { batch, hashes } = &under_way[third];
+            for (entry, hash) in batch.entries().iter().zip(hashes) {
                 done.looked_at += 1;
-                done.expired += u32::from(self.fire(*entry, now, &mut expired));
+                done.expired += u32::from(self.fire(*entry, *hash, now, &mut expired));
+            }
+            if last {
+                break;
             }
         }
+        done.behind = !self.wheel.is_idle(now);
         done
     }
 
-    /// Asks for the buckets of a connection that is about to be closed.
+    /// Asks for the buckets of a connection that is about to be closed; its hash, or any where that is not so.
     #[inline(always)]
-    fn prefetch_expired(&self, number: u32, now: Ticks) {
-        let Some(line) = self.lines.get(number as usize) else { return };
-        if line.is_live() && line.is_expired(now) {
-            self.index.prefetch(self.hash(&line.tuple()));
-            if line.both_directions() {
-                self.index.prefetch(self.hash(&line.reply_tuple()));
-            }
+    fn prefetch_expired(&self, number: u32, now: Ticks) -> FlowHash {
+        let Some(line) = self.lines.get(number as usize) else { return FlowHash::default() };
+        if !line.is_live() || !line.is_expired(now) {
+            return FlowHash::default();
         }
+        let hash = self.hash(&line.tuple());
+        self.index.prefetch(hash);
+        if line.both_directions() {
+            self.index.prefetch(self.hash(&line.reply_tuple()));
+        }
+        hash
     }
 
     /// Looks at one entry; whether its connection was closed.
     fn fire(
         &mut self,
         entry: wheel::Entry,
+        hash: FlowHash,
         now: Ticks,
         expired: &mut impl FnMut(ConnectionId, &Line<A>),
     ) -> bool {
@@ -499,7 +539,8 @@ impl<A: Address> Table<A> {
             return false;
         }
         expired(ConnectionId(entry.id), line);
-        self.close(ConnectionId(entry.id))
+        self.close_hashed(ConnectionId(entry.id), hash);
+        true
     }
 }
 

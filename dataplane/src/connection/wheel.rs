@@ -16,7 +16,7 @@ pub(super) const SLOTS: usize = ROUND as usize;
 /// The same as a difference of slot numbers. Miri, for which a walk round the wheel takes long, has a smaller one.
 const ROUND: u32 = if cfg!(miri) { 256 } else { 1024 };
 /// Entries of a chunk.
-const ENTRIES: usize = 7;
+pub(super) const ENTRIES: usize = 7;
 /// Binary logarithm of a slot's length in milliseconds.
 const SHIFT: u32 = 7;
 /// A slot's length in milliseconds.
@@ -78,25 +78,23 @@ fn distance(a: u32, b: u32) -> i32 {
     (a.wrapping_sub(b) << SHIFT).cast_signed() >> SHIFT
 }
 
-/// Entries that are due, of as many chunks as are looked at together so that their cache misses overlap.
+/// The entries of a chunk that is due.
 #[derive(Debug)]
 pub(super) struct Batch {
-    entries: [Entry; Self::CAPACITY],
+    entries: [Entry; ENTRIES],
     count: usize,
 }
 
 impl Batch {
-    const CAPACITY: usize = 4 * ENTRIES;
-
-    pub(super) fn new() -> Self {
-        Self { entries: [Entry { id: 0, filed: Filed::NOT }; Self::CAPACITY], count: 0 }
+    pub(super) const fn new() -> Self {
+        Self { entries: [Entry { id: 0, filed: Filed::NOT }; ENTRIES], count: 0 }
     }
 
-    /// Whether another chunk goes in.
-    pub(super) fn has_room(&self) -> bool {
-        self.count + ENTRIES <= Self::CAPACITY
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
     }
 
+    #[inline(always)]
     pub(super) fn entries(&self) -> &[Entry] {
         self.entries.get(..self.count).unwrap_or_default()
     }
@@ -183,7 +181,7 @@ impl Wheel {
         distance(now.0 >> SHIFT, self.header().wheel_next.load(Relaxed)) < 0
     }
 
-    /// Moves a chunk of entries that are due into `batch`, which has room, or goes one slot further.
+    /// Moves a chunk of entries that are due into `batch`, which is empty, or goes one slot further. The chunk after it is asked for.
     pub(super) fn turn(&mut self, now: Ticks, batch: &mut Batch) -> Turn {
         let header = self.header();
         let next = header.wheel_next.load(Relaxed);

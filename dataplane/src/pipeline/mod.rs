@@ -36,6 +36,7 @@ use crate::engine::{Core, Engine, Redirect, Redirected, Sink};
 use crate::exception::PuntClass;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, PortId, Ticks};
+use crate::packet::checksum::decrement_ttl;
 use crate::packet::icmp::Report;
 use crate::packet::{
     Family, Headers, KeptTuple, Packet, Plain, Refusal, WireAddress, destination_mac, options, parse_into,
@@ -419,6 +420,7 @@ impl<P: Packet> Core<P> {
         forwarded: &mut u64,
         turn: &mut Turn<'_, S>,
     ) -> bool {
+        let changed = changed && !slot.candidate.outlives_changes();
         let suggested = if changed { None } else { table.confirm(slot.candidate, &A::kept(&slot.tuple)) };
         let Some(found) = suggested.or_else(|| search(table, slot)) else {
             self.missed(table, packet, slot, forwarded, turn);
@@ -468,6 +470,10 @@ impl<P: Packet> Core<P> {
                 self.clamp(table.line(id), packet.data_mut(), &slot.headers, turn.snapshot);
                 self.send_on(table, id, packet, slot, forwarded, turn);
             }
+            Ok(Opened::Tracked(id)) => {
+                self.clamp(table.line(id), packet.data_mut(), &slot.headers, turn.snapshot);
+                self.send_tracked(table, id, packet, slot, forwarded, turn);
+            }
             Ok(Opened::Once(to, how)) => self.send_once((to, how), packet, slot, forwarded, turn),
             Err(Fate::NotOurs) => {
                 self.overhear(table, &packet, &slot.headers, turn);
@@ -495,15 +501,48 @@ impl<P: Packet> Core<P> {
         turn: &mut Turn<'_, S>,
     ) {
         let to = table.line(id).destination();
-        let Some(destination) = turn.snapshot.destination(to).filter(|destination| destination.available)
-        else {
+        if !turn.snapshot.destination(to).is_some_and(|destination| destination.available) {
             return self.unserved(table, id, packet, slot, forwarded, turn);
-        };
+        }
         self.track(table, id, &slot.headers, Sender::Client, turn);
-        self.shared.destinations.of(self.id, to).count_in(slot.headers.ip_length.into());
-        let how = How::of(table.line(id));
+        self.send_tracked(table, id, packet, slot, forwarded, turn);
+    }
+
+    /// Stages 6 and 7 for a packet that connection `id`, whose destination is there, has seen.
+    #[inline(always)]
+    fn send_tracked<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        mut packet: P,
+        slot: &Slot<P>,
+        forwarded: &mut u64,
+        turn: &mut Turn<'_, S>,
+    ) {
+        let (line, headers) = (table.line(id), &slot.headers);
+        let to = line.destination();
+        self.shared.destinations.of(self.id, to).count_in(headers.ip_length.into());
+        let how = How::of(line);
+        let hop = turn.snapshot.hop(to);
+        if how == How::Direct
+            && !headers.needs_care()
+            && headers.ttl > 1
+            && headers.ip_length <= hop.longest.into()
+        {
+            let data = packet.data_mut();
+            let _ = decrement_ttl(data, headers.network.into(), headers.family);
+            if let Some(macs) = data.first_chunk_mut() {
+                *macs = hop.macs;
+            }
+            turn.sink.transmit(hop.port, packet);
+            *forwarded += 1;
+            return;
+        }
+        let Some(destination) = turn.snapshot.destination(to) else {
+            return self.discard(packet, DropReason::DestinationRemoved);
+        };
         *forwarded += u64::from(if how == How::Direct {
-            let outgoing = Outgoing { packet, port: slot.port, headers: &slot.headers, to, destination };
+            let outgoing = Outgoing { packet, port: slot.port, headers, to, destination };
             self.forward(outgoing, How::Direct, turn)
         } else {
             self.send_changed(table, id, packet, slot, (to, destination, how), turn)

@@ -3,9 +3,9 @@
 use super::forward::How;
 use super::{Slot, Turn};
 use crate::address::Address;
-use crate::connection::tcp::{self, State};
+use crate::connection::tcp::{self, Sender, State};
 use crate::connection::{ConnectionId, FlowHash, Line, NewConnection, Table, flags};
-use crate::counters::{Counter, DropReason};
+use crate::counters::{Activity, Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::flow::{Tuple, port, protocol};
 use crate::id::{DestinationSlot, PortId};
@@ -32,22 +32,24 @@ pub(super) enum Fate {
 /// What became of a packet that a service wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// There is a connection now.
+    /// There is a connection now, which has not seen its first packet.
     Connection(ConnectionId),
+    /// There is one that has.
+    Tracked(ConnectionId),
     /// One-packet scheduling: this packet goes there, and nothing remains.
     Once(DestinationSlot, How),
 }
 
 /// What opens a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opener<A> {
+pub(super) struct Opener<'a, A> {
     /// From the client to the virtual service.
     pub(super) tuple: Tuple<A>,
     pub(super) hash: FlowHash,
     pub(super) port: PortId,
     pub(super) client_mac: [u8; 6],
-    /// An ICMP error about such a connection, not a packet of it (`schedule_icmp`).
-    pub(super) by_icmp: bool,
+    /// The connection's first packet; `None` for an ICMP error about such a connection (`schedule_icmp`).
+    pub(super) first: Option<&'a Headers>,
 }
 
 /// The destination of a new connection.
@@ -77,7 +79,7 @@ impl<P: Packet> Core<P> {
             hash: slot.hash,
             port: slot.port,
             client_mac: source_mac(data),
-            by_icmp: false,
+            first: Some(&slot.headers),
         };
         self.open_for(table, &request, turn)
     }
@@ -86,7 +88,7 @@ impl<P: Packet> Core<P> {
     pub(super) fn open_for<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        request: &Opener<A>,
+        request: &Opener<'_, A>,
         turn: &mut Turn<'_, S>,
     ) -> Result<Opened, Fate> {
         let tuple = &request.tuple;
@@ -114,7 +116,7 @@ impl<P: Packet> Core<P> {
             Ok(choice) if service.one_packet && tuple.protocol == protocol::UDP => {
                 Ok(self.use_once(&choice, service, tuple.destination_port, turn))
             }
-            Ok(choice) => self.commit(table, request, service, &choice, turn).map(Opened::Connection),
+            Ok(choice) => self.commit(table, request, service, &choice, turn),
             Err(Fate::NoDestination) => self.leave(table, request, service, turn),
             Err(fate) => Err(fate),
         }
@@ -166,7 +168,7 @@ impl<P: Packet> Core<P> {
     fn leave<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        request: &Opener<A>,
+        request: &Opener<'_, A>,
         service: &ServiceView,
         turn: &mut Turn<'_, S>,
     ) -> Result<Opened, Fate> {
@@ -174,12 +176,12 @@ impl<P: Packet> Core<P> {
         let elsewhere = || !destination.ip().is_multicast() && !turn.snapshot.is_local(destination.ip());
         if turn.snapshot.settings.cache_bypass && service.key.mark() != 0 && elsewhere() {
             let choice = Choice { slot: DestinationSlot::NONE, template: None, reserved: false };
-            return self.commit(table, request, service, &choice, turn).map(Opened::Connection);
+            return self.commit(table, request, service, &choice, turn);
         }
         if service.key.port() == port::FTP && destination_port != port::FTP {
             return Err(Fate::NotOurs);
         }
-        Err(if request.by_icmp { Fate::Drop(DropReason::NoDestination) } else { Fate::NoDestination })
+        Err(if request.first.is_none() { Fate::Drop(DropReason::NoDestination) } else { Fate::NoDestination })
     }
 
     /// One-packet scheduling: a connection that is closed as soon as it was opened.
@@ -211,22 +213,28 @@ impl<P: Packet> Core<P> {
     fn commit<A: Address, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
-        request: &Opener<A>,
+        request: &Opener<'_, A>,
         service: &ServiceView,
         choice: &Choice,
         turn: &mut Turn<'_, S>,
-    ) -> Result<ConnectionId, Fate> {
+    ) -> Result<Opened, Fate> {
         let tuple = &request.tuple;
         let template = choice.template.filter(|handle| self.shared.templates.attach(*handle));
-        let state = tcp::initial(tuple.protocol);
         let view = turn.snapshot.destination(choice.slot);
-        let timeout = if request.by_icmp { UNTRACKED } else { tcp::timeout(state, &turn.snapshot.timeouts) };
+        let method = view.map_or(flags::BYPASS, |view| view.method.flags());
+        let followed = request.first.filter(|_| view.is_some());
+        let followed = followed.and_then(|headers| after_first(headers, method, self.defence.secure_tcp));
+        let state = followed.unwrap_or(tcp::initial(tuple.protocol));
+        let activity = tcp::activity(state);
+        let inactive = if activity == Activity::Inactive { flags::INACTIVE } else { 0 };
+        let timeouts = &turn.snapshot.timeouts;
+        let timeout = request.first.map_or(UNTRACKED, |_| tcp::timeout(state, timeouts));
         let new = NewConnection {
             tuple: *tuple,
             server: view.and_then(|view| A::from_ip(view.server)).unwrap_or_else(|| A::from_words([0; 4])),
             server_port: view.map_or(0, |view| server_port(view, service, tuple.destination_port)),
             state,
-            flags: flags::INACTIVE | view.map_or(flags::BYPASS, |view| view.method.flags()),
+            flags: inactive | method,
             timeout,
             destination: choice.slot,
             template: template.map_or(Line::<A>::NONE, TemplateHandle::index),
@@ -240,10 +248,17 @@ impl<P: Packet> Core<P> {
         match opened {
             Ok(id) => {
                 if view.is_some() {
-                    destinations.opened(self.id, choice.slot, tcp::activity(state), choice.reserved);
+                    destinations.opened(self.id, choice.slot, activity, choice.reserved);
                 }
                 self.counters().add(Counter::ConnectionsOpened, 1);
-                Ok(id)
+                if followed.is_none() {
+                    return Ok(Opened::Connection(id));
+                }
+                table.line(id).count_packet();
+                if let Some(handle) = template.filter(|_| state == State::Established) {
+                    self.shared.templates.set_assured(handle.index());
+                }
+                Ok(Opened::Tracked(id))
             }
             Err(_) => {
                 if choice.reserved {
@@ -269,6 +284,19 @@ pub(super) fn thresholds(snapshot: &Snapshot, slot: DestinationSlot) -> (u32, u3
 fn server_port(view: &DestinationView, service: &ServiceView, asked_for: u16) -> u16 {
     let own = service.persistence.is_none() || asked_for == service.key.port();
     if own && view.server_port != 0 { view.server_port } else { asked_for }
+}
+
+/// The state of a connection after its first packet, so that it is counted and filed in the timing wheel once, not anew when that
+/// packet is tracked. SCTP's is left to that, as is a piece without TCP header.
+#[inline]
+fn after_first(headers: &Headers, method: u32, secure: bool) -> Option<State> {
+    match headers.protocol {
+        protocol::UDP => Some(State::Udp),
+        protocol::TCP if !headers.later_fragment() => {
+            Some(tcp::next(State::None, method, Sender::Client, headers.tcp_flags, secure).0)
+        }
+        _ => None,
+    }
 }
 
 /// Whether this is an SCTP packet without a chunk.

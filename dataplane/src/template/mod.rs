@@ -330,6 +330,9 @@ impl Templates {
     /// Looks at the next `budget` entries and frees those that have expired; `expired` gets the destination of each, whose
     /// template count is to be lowered. Returns how many were freed. To be called by one thread.
     pub fn sweep(&self, now: Ticks, budget: u32, expired: &mut impl FnMut(DestinationSlot)) -> u32 {
+        if self.is_empty() {
+            return 0;
+        }
         let capacity = self.capacity();
         let mut at = self.books.swept.load(Relaxed);
         let mut freed = 0;

@@ -34,6 +34,8 @@ impl Parse {
 
 /// TCP's ACK flag.
 pub const ACK: u8 = 0x10;
+/// TCP's FIN flag.
+pub const FIN: u8 = 0x01;
 /// TCP's SYN flag.
 pub const SYN: u8 = 0x02;
 

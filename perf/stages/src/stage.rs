@@ -1,7 +1,7 @@
 //! The stages by name.
 
 use crate::director::{Director, Shape};
-use crate::packets::{ACK, Checksums, LookUp, Parse, SYN, Steer};
+use crate::packets::{ACK, Checksums, FIN, LookUp, Parse, SYN, Steer};
 use crate::scheduling::Service;
 use dataplane::counters::Counter;
 use dataplane::id::Ticks;
@@ -32,7 +32,7 @@ pub trait Stage {
 pub type Make = fn() -> Result<Box<dyn Stage>, Box<dyn Error>>;
 
 /// Every stage.
-pub const STAGES: [(&str, Make); 28] = [
+pub const STAGES: [(&str, Make); 31] = [
     ("parse ipv4 udp", || Ok(bursts(Parse::new(&UDP), |parse| parse.run()))),
     ("parse ipv4 tcp", || Ok(bursts(Parse::new(&TCP), |parse| parse.run()))),
     ("parse ipv6 tcp", || Ok(bursts(Parse::new(&Shape { ipv6: true, ..TCP }), |parse| parse.run()))),
@@ -57,6 +57,9 @@ pub const STAGES: [(&str, Make); 28] = [
     ("choice wlc of 10,000", || chosen(SchedulerKind::Wlc)),
     ("choice lblc of 10,000", || chosen(SchedulerKind::Lblc)),
     ("expiry", expired),
+    ("life rr", || lived(TCP)),
+    ("life rr nat", || lived(Shape { destinations: 1, ..NAT })),
+    ("life wlc of 1,000", || lived(Shape { scheduler: SchedulerKind::Wlc, destinations: 1000, ..TCP })),
     ("checksum 1460 bytes", || Ok(bursts(Checksums::new(1460), |sums| sums.sum()))),
     ("checksum update", || Ok(bursts(Checksums::new(0), |sums| sums.update()))),
     ("toeplitz any key", || Ok(bursts(Steer::default(), |steer| steer.any_key()))),
@@ -180,6 +183,64 @@ impl Stage for Opened {
     }
 }
 
+/// Whole lives of connections that come one after the other, as many as go: SYN, ACK, FIN and ACK of the client's, and the expiry.
+struct Lived {
+    director: Director,
+    /// By flow, the frames of its life.
+    frames: Vec<[Vec<u8>; 4]>,
+    next: usize,
+    opened: u64,
+}
+
+/// Connections that begin, and end, in a burst.
+const LIVES: usize = BURST / 4;
+/// Connections that begin between a connection's first packet and each of its others.
+const LAGS: [usize; 4] = [0, LIVES, 10 * LIVES, 11 * LIVES];
+/// Milliseconds from one burst to the next.
+const LIVED: u32 = 1000;
+/// Bursts until as many connections come as go: a life is some 130 s.
+const GENERATION: usize = 160;
+
+fn lived(shape: Shape) -> Result<Box<dyn Stage>, Box<dyn Error>> {
+    let frames = |flow| [SYN, ACK, FIN | ACK, ACK].map(|flags| shape.request(flow, flags));
+    let frames = (0..4096).map(frames).collect();
+    let mut lived = Lived { director: Director::new(&shape)?, frames, next: 0, opened: 0 };
+    for _ in 0..GENERATION {
+        lived.prepare();
+        lived.run();
+    }
+    Ok(Box::new(lived))
+}
+
+impl Stage for Lived {
+    fn prepare(&mut self) {
+        let count = self.frames.len();
+        let frame = |place: usize| {
+            let (step, flow) = (place % 4, self.next + place / 4);
+            &*self.frames[(flow + count - LAGS[step]) % count][step]
+        };
+        let burst: Vec<_> = (0..BURST).map(frame).collect();
+        self.director.load(false, burst.into_iter());
+        self.director.now = Ticks(self.director.now.0 + LIVED);
+        self.next += LIVES;
+    }
+
+    #[inline]
+    fn run(&mut self) -> u64 {
+        self.director.turn();
+        self.opened += LIVES as u64;
+        LIVES as u64
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let opened = self.director.count(Counter::ConnectionsOpened);
+        let open = self.director.open();
+        (opened == self.opened && (500..1200).contains(&open))
+            .then_some(())
+            .ok_or_else(|| format!("{opened} connections were opened, not {}; {open} are open", self.opened))
+    }
+}
+
 /// Choices among many destinations, each with the life of a connection around it.
 fn chosen(scheduler: SchedulerKind) -> Result<Box<dyn Stage>, Box<dyn Error>> {
     let live = |service: &mut Service| {
@@ -237,7 +298,7 @@ mod tests {
                     stage.run()
                 })
                 .sum();
-            assert!(packets >= 1024, "{name}: {packets}");
+            assert!(packets >= 320, "{name}: {packets}");
             stage.check().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
