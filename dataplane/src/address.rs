@@ -175,6 +175,7 @@ impl Address for Ipv4Addr {
         }
     }
 
+    #[inline(always)]
     fn ip(self) -> IpAddr {
         IpAddr::V4(self)
     }
@@ -243,6 +244,7 @@ impl Address for Ipv6Addr {
         }
     }
 
+    #[inline(always)]
     fn ip(self) -> IpAddr {
         IpAddr::V6(self)
     }

@@ -84,6 +84,7 @@ impl Packet for LeanPacket {
         self.0.rss_hash
     }
 
+    #[inline(always)]
     fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
         let count = u16::try_from(count).ok()?;
         self.0.start = self.0.start.checked_sub(count)?;

@@ -17,6 +17,15 @@ pub const fn fold(sum: u64) -> u16 {
     (sum & 0xffff) as u16
 }
 
+/// Folds the carries of a sum of less than 64 Ki words of 16 bits.
+#[inline(always)]
+#[must_use]
+pub const fn fold_short(sum: u32) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    (sum & 0xffff) as u16
+}
+
 /// Ones'-complement addition of two sums.
 #[inline(always)]
 #[must_use]

@@ -1,6 +1,6 @@
 //! A packet put inside another one: the outer headers of VS/TUN.
 
-use super::headers::{Family, Headers, be16, bytes, short};
+use super::headers::{Family, Headers, be16, bytes, chunk, short};
 use super::{Packet, checksum};
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
@@ -15,7 +15,12 @@ const ECT_0: u8 = 0b10;
 const FIRST_PORT: u16 = 32_768;
 const PORTS: u16 = 28_232;
 
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const IPV6: usize = 40;
 const UDP: usize = 8;
+/// In an IPv4 header's fragment field.
+const DONT_FRAGMENT: u32 = 0x4000;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
@@ -28,6 +33,7 @@ struct Inner {
 
 /// The traffic class of the outer header (RFC 6040, compatibility mode, as the kernel's IPVS has it): congestion that was
 /// marked before the tunnel is not told inside it.
+#[inline(always)]
 const fn outer_class(inner: u8) -> u8 {
     if inner & ECN == CONGESTION { inner & !ECN | ECT_0 } else { inner }
 }
@@ -80,9 +86,13 @@ pub struct Later {
 ///
 /// `headers` are what parsing said of the frame, with the length of the whole packet.
 ///
+/// Headers are put together in registers and written by few wide stores: fields that are written one by one and then read
+/// together, for a checksum or by a copy, wait until all of them have left the store buffer.
+///
 /// # Errors
 /// Why it cannot be sent: no headroom, longer than a packet can be, or a checksum over data that is not in the first segment.
 /// The packet is then half changed.
+#[inline(always)]
 pub fn encapsulate<P: Packet>(
     packet: &mut P,
     headers: &Headers,
@@ -93,67 +103,115 @@ pub fn encapsulate<P: Packet>(
     let ip_length = headers.ip_length as usize;
     let end = (network + ip_length).saturating_sub(later.length);
     let overhead = usize::from(outer.length);
+    let length = overhead + ip_length;
+    if length > usize::from(u16::MAX) {
+        return Err(DropReason::OverMtu);
+    }
     let gue = outer.tunnel.kind == TunnelKind::Gue;
     let port = if gue { flow_port(&headers.key(packet.data())) } else { 0 };
     let inner = inner_of(packet.data(), headers);
-    if packet.segments() == 1 && packet.total_length() > end {
+    if packet.total_length() > end && packet.segments() == 1 {
         // A packet of one segment can always be cut.
         let _ = packet.set_length(end);
     }
     packet.prepend(overhead).ok_or(DropReason::Headroom)?;
-    let data = packet.data_mut();
-    data.copy_within(overhead..overhead + network, 0);
-    let (ethernet, ip) = data.split_at_mut(network);
-    if let Some(ethertype) = ethernet.last_chunk_mut() {
-        *ethertype = if outer.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    }
-    let length = overhead + ip_length;
-    let payload = length - outer.ip_header();
-    if length > usize::from(u16::MAX) {
-        return Err(DropReason::OverMtu);
-    }
-    let Some(place) = ip.get_mut(..overhead) else { return Err(DropReason::Segments) };
-    place.copy_from_slice(outer.headers());
-    let identification = if dont_fragment { 0 } else { identification };
+    let ip = move_ethernet(packet.data_mut(), network, outer).ok_or(DropReason::Segments)?;
     match outer.outer {
         Family::V4 => {
-            ip[1] = outer_class(inner.traffic_class);
-            ip[2..4].copy_from_slice(&short(length).to_be_bytes());
-            ip[4..6].copy_from_slice(&identification.to_be_bytes());
-            ip[6] = if dont_fragment { 0x40 } else { 0 };
-            ip[8] = inner.ttl;
-            checksum::fill_header(&mut ip[..20]);
+            let fragment = if dont_fragment { DONT_FRAGMENT } else { u32::from(identification) << 16 };
+            let place = ip.first_chunk_mut().ok_or(DropReason::Segments)?;
+            write_ipv4(place, outer, inner, short(length), fragment);
         }
         Family::V6 => {
-            let class = outer_class(inner.traffic_class);
-            ip[0] |= class >> 4;
-            ip[1] |= class << 4;
-            ip[4..6].copy_from_slice(&short(payload).to_be_bytes());
-            ip[7] = inner.ttl;
+            let place = ip.first_chunk_mut().ok_or(DropReason::Segments)?;
+            write_ipv6(place, outer, inner, short(length - IPV6));
         }
     }
+    if outer.tunnel.kind == TunnelKind::Ipip { Ok(()) } else { fill_tunnel(ip, outer, length, port, later) }
+}
+
+/// Moves the Ethernet header to the front of a frame that has grown there by the outer headers, with the type of the outer packet;
+/// what follows it. `None` when the frame ends before, which parsing excludes.
+#[inline(always)]
+fn move_ethernet<'a>(data: &'a mut [u8], network: usize, outer: &Encapsulation) -> Option<&'a mut [u8]> {
+    let overhead = usize::from(outer.length);
+    let ethertype = if outer.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    // Without tags its length is known here, and no function need be called to copy it.
+    if network == ETHERNET {
+        let kept: [u8; 12] = *chunk(data, overhead)?;
+        *data.first_chunk_mut()? = kept;
+        let (type_field, ip) = data.get_mut(kept.len()..)?.split_first_chunk_mut()?;
+        *type_field = ethertype;
+        return Some(ip);
+    }
+    data.copy_within(overhead..overhead + network, 0);
+    let (ethernet, ip) = data.split_at_mut_checked(network)?;
+    *ethernet.last_chunk_mut()? = ethertype;
+    Some(ip)
+}
+
+/// Writes an outer IPv4 header; `fragment` is its identification and its fragment field.
+#[inline(always)]
+fn write_ipv4(place: &mut [u8; IPV4], outer: &Encapsulation, inner: Inner, length: u16, fragment: u32) {
+    let class = outer_class(inner.traffic_class);
+    let first = u64::from(class) << 48 | u64::from(length) << 32 | u64::from(fragment);
+    let sum = u32::from(outer.sum()) + u32::from(class) + u32::from(length) + (u32::from(inner.ttl) << 8);
+    let checksum = !checksum::fold_short(sum + (fragment >> 16) + (fragment & 0xffff));
+    let second = u64::from(inner.ttl) << 56 | u64::from(checksum) << 32;
+    let template = outer.front::<IPV4>();
+    let (words, destination) = place.as_chunks_mut();
+    if let ([one, two], ([in_common, also], to)) = (words, template.as_chunks()) {
+        *one = (first | u64::from_be_bytes(*in_common)).to_be_bytes();
+        *two = (second | u64::from_be_bytes(*also)).to_be_bytes();
+        destination.copy_from_slice(to);
+    }
+}
+
+/// Writes an outer IPv6 header; `length` is that of what follows it.
+#[inline(always)]
+fn write_ipv6(place: &mut [u8; IPV6], outer: &Encapsulation, inner: Inner, length: u16) {
+    let class = outer_class(inner.traffic_class);
+    let first = u64::from(class) << 52 | u64::from(length) << 16 | u64::from(inner.ttl);
+    *place = *outer.front();
+    if let (Some(word), Some(template)) = (place.first_chunk_mut(), outer.front::<IPV6>().first_chunk()) {
+        *word = (first | u64::from_be_bytes(*template)).to_be_bytes();
+    }
+}
+
+/// Writes what stands between the outer IP header and the packet.
+#[inline(never)]
+fn fill_tunnel(
+    ip: &mut [u8],
+    outer: &Encapsulation,
+    length: usize,
+    port: u16,
+    later: Later,
+) -> Result<(), DropReason> {
+    let headers = outer.ip_header()..usize::from(outer.length);
+    let template = outer.headers().get(headers.clone()).ok_or(DropReason::Segments)?;
+    ip.get_mut(headers).ok_or(DropReason::Segments)?.copy_from_slice(template);
     match outer.tunnel.kind {
-        TunnelKind::Ipip => Ok(()),
-        TunnelKind::Gue => fill_gue(ip, outer, payload, port, later),
-        TunnelKind::Gre if outer.tunnel.checksum == TunnelChecksum::None => Ok(()),
-        TunnelKind::Gre => {
+        TunnelKind::Gue => fill_gue(ip, outer, length - outer.ip_header(), port, later),
+        TunnelKind::Gre if outer.tunnel.checksum != TunnelChecksum::None => {
             let here = outer.ip_header()..length.saturating_sub(later.length);
-            let Some(gre) = ip.get_mut(here) else { return Err(DropReason::Segments) };
+            let gre = ip.get_mut(here).ok_or(DropReason::Segments)?;
             let sum = !checksum::add(checksum::sum(gre), later.sum);
             gre[4..6].copy_from_slice(&sum.to_be_bytes());
             Ok(())
         }
+        TunnelKind::Gre | TunnelKind::Ipip => Ok(()),
     }
 }
 
+/// What of the inner header shows outside.
+#[inline(always)]
 fn inner_of(data: &[u8], headers: &Headers) -> Inner {
     let [first, second] = bytes(data, headers.network.into());
-    let ttl = usize::from(headers.network) + if headers.family == Family::V4 { 8 } else { 7 };
     let traffic_class = match headers.family {
         Family::V4 => second,
         Family::V6 => short(usize::from(be16(first, second) >> 4) & 0xff).to_be_bytes()[1],
     };
-    Inner { traffic_class, ttl: bytes::<1>(data, ttl)[0] }
+    Inner { traffic_class, ttl: headers.ttl.saturating_sub(1) }
 }
 
 /// The UDP header in front of GUE, with its checksum over everything that follows.
@@ -182,4 +240,83 @@ fn fill_gue(
     let sum = if sum == 0 { 0xffff } else { sum };
     datagram[UDP - 2..UDP].copy_from_slice(&sum.to_be_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Frame;
+    use crate::packet::{HeapPacket, Parsed, parse};
+    use crate::snapshot::Tunnel;
+    use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    /// The outer IP header, field by field.
+    fn outer_header(ends: (IpAddr, IpAddr), class: u8, length: u16, ttl: u8, id: u16, df: bool) -> Vec<u8> {
+        let class = if class & 3 == 3 { class & 0xfc | 2 } else { class };
+        match ends {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut header = vec![0x45, class];
+                header.extend(length.to_be_bytes());
+                header.extend(if df { [0; 2] } else { id.to_be_bytes() });
+                header.extend([if df { 0x40 } else { 0 }, 0, ttl, 4, 0, 0]);
+                header.extend([from.octets(), to.octets()].concat());
+                checksum::fill_header(&mut header);
+                header
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut header = (6 << 28 | u32::from(class) << 20).to_be_bytes().to_vec();
+                header.extend((length - 40).to_be_bytes());
+                header.extend([4, ttl]);
+                header.extend([from.octets(), to.octets()].concat());
+                header
+            }
+            _ => unreachable!("of one family"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 1024 })
+        })]
+
+        #[test]
+        fn an_outer_header_equals_its_fields(
+            v4: [u32; 2], v6: [u128; 2], outer_v6: bool, class: u8, id: u16, df: bool, ttl in 2_u8..,
+            tags in 0_usize..3, payload in proptest::collection::vec(any::<u8>(), 0..80), padding in 0_usize..4,
+        ) {
+            let ends = if outer_v6 {
+                (Ipv6Addr::from_bits(v6[0]).into(), Ipv6Addr::from_bits(v6[1]).into())
+            } else {
+                (Ipv4Addr::from_bits(v4[0]).into(), Ipv4Addr::from_bits(v4[1]).into())
+            };
+            let [client, service] = ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse::<SocketAddr>().unwrap());
+            let mut bytes = Frame { payload, ttl, ..Frame::new(client, service) }.udp();
+            bytes[15] = class;
+            checksum::fill_header(&mut bytes[14..34]);
+            for _ in 0..tags {
+                bytes.splice(12..12, [0x81, 0, 0, 7]);
+            }
+            let network = 14 + 4 * tags;
+            let ip_length = bytes.len() - network;
+            bytes.extend(std::iter::repeat_n(0xee, padding));
+            let Parsed::Flow(headers) = parse(&bytes, bytes.len(), 1) else { panic!("no flow") };
+            let mut packet = HeapPacket::new(&bytes);
+            prop_assert_eq!(checksum::decrement_ttl(packet.data_mut(), network, Family::V4), Some(ttl - 1));
+            let inner = packet.data()[network..network + ip_length].to_vec();
+
+            let outer = Encapsulation::new(Tunnel::default(), ends.0, ends.1, Family::V4).unwrap();
+            let later = Later::default();
+            let wrapping = Wrapping { outer: &outer, dont_fragment: df, identification: id, later };
+            prop_assert_eq!(encapsulate(&mut packet, &headers, &wrapping), Ok(()));
+
+            let length = u16::try_from(usize::from(outer.length) + ip_length).unwrap();
+            let mut expected = bytes[..network].to_vec();
+            expected[network - 2..].copy_from_slice(if outer_v6 { &[0x86, 0xdd] } else { &[8, 0] });
+            expected.extend(outer_header(ends, class, length, ttl - 1, id, df));
+            expected.extend(inner);
+            prop_assert_eq!(packet.data(), expected);
+        }
+    }
 }

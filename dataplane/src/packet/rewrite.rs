@@ -17,47 +17,73 @@ pub enum End {
     Destination,
 }
 
-/// The checksum of data in which `old` was replaced by `new` and a port by another one.
+impl End {
+    /// Where its port is in a transport header.
+    #[inline(always)]
+    const fn port(self) -> Range<usize> {
+        match self {
+            Self::Source => 0..2,
+            Self::Destination => 2..4,
+        }
+    }
+}
+
+/// What the sum over data grows by, in which `old` is replaced by `new`: less than four times 64 Ki.
 #[inline(always)]
-fn updated<A: Address>(checksum: u16, (old, new): (A, A), (old_port, new_port): (u16, u16)) -> u16 {
+fn change<A: Address>(old: A, new: A) -> u32 {
     let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
-    let mut sum =
-        u64::from(!checksum) + u64::from(!old_port) + u64::from(new_port) + u64::from(!d) + u64::from(h);
+    let mut sum = u64::from(!d) + u64::from(h);
     if A::LENGTH > 4 {
         sum += u64::from(!a) + u64::from(!b) + u64::from(!c) + u64::from(e) + u64::from(f) + u64::from(g);
+        return checksum::fold(sum).into();
     }
-    !checksum::fold(sum)
+    // Of two words there is no need to carry further before more is added.
+    #[expect(clippy::cast_possible_truncation, reason = "two words of 32 bits make one of 33")]
+    let (high, low) = ((sum >> 16) as u32, (sum & 0xffff) as u32);
+    high + low
 }
 
-/// A field of two bytes, to be read and written.
+/// The checksum of data whose sum has grown (RFC 1624, equation 3).
 #[inline(always)]
-fn field(data: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
-    data.get_mut(at..at.wrapping_add(2))?.first_chunk_mut()
+fn updated(checksum: u16, growth: u32) -> u16 {
+    !checksum::fold_short(u32::from(!checksum) + growth)
 }
 
-/// Replaces the address of an IP header in place, with the header checksum of IPv4, and returns the old one.
+/// Replaces the address of an IP header in place, takes `hops` from its TTL or hop limit as far as there are any, and puts right
+/// the header checksum of IPv4; the [`change`] of the address.
 #[inline(always)]
-pub(super) fn replace_address<A: Address>(data: &mut [u8], network: usize, end: End, new: A) -> Option<A> {
-    let at = match (A::LENGTH, end) {
-        (4, End::Source) => 12,
-        (4, End::Destination) => 16,
-        (_, End::Source) => 8,
-        (_, End::Destination) => 24,
-    };
-    let bytes = data.get_mut(network + at..network + at + A::LENGTH)?;
-    let old = A::read(bytes);
-    new.write(bytes);
+pub(super) fn replace_address<A: Address>(
+    data: &mut [u8],
+    network: usize,
+    end: End,
+    new: A,
+    hops: u8,
+) -> Option<u32> {
     if A::LENGTH == 4 {
-        let field = field(data, network + 10)?;
-        *field = updated(u16::from_be_bytes(*field), (old, new), (0, 0)).to_be_bytes();
+        let header = data.get_mut(network..network + 20)?.first_chunk_mut::<20>()?;
+        let place = header.get_mut(if end == End::Source { 12..16 } else { 16..20 })?;
+        let change = change(A::read(place), new);
+        new.write(place);
+        // TTL, protocol and checksum are one word, read and written as one. The TTL is the high half of its 16 bits.
+        let word = header.get_mut(8..12)?.first_chunk_mut::<4>()?;
+        let old = u32::from_be_bytes(*word);
+        let hops = u32::from(hops).min(old >> 24);
+        let checksum = updated((old & 0xffff) as u16, change + hops * 0xfeff);
+        *word = (((old & 0xffff_0000) - (hops << 24)) | u32::from(checksum)).to_be_bytes();
+        return Some(change);
     }
-    Some(old)
+    let header = data.get_mut(network..network + 40)?.first_chunk_mut::<40>()?;
+    header[7] = header[7].saturating_sub(hops);
+    let place = header.get_mut(if end == End::Source { 8..24 } else { 24..40 })?;
+    let change = change(A::read(place), new);
+    new.write(place);
+    Some(change)
 }
 
-/// Replaces one end of a packet: the address, and in whole packets and first fragments the port of TCP, UDP and SCTP too, with the
-/// checksums. A whole datagram without a UDP checksum gets one, as the kernel gives it; that of a first fragment's, which is over
-/// the other fragments too, is left to the caller ([`datagram::missing_udp_checksum`]). A UDP checksum that comes to 0 is written as
-/// 0xffff (RFC 768).
+/// Replaces one end of a packet that is sent on: the address, and in whole packets and first fragments the port of TCP, UDP and SCTP
+/// too, with the checksums; its TTL is one less. A whole datagram without a UDP checksum gets one, as the kernel gives it; that of a
+/// first fragment's, which is over the other fragments too, is left to the caller ([`datagram::missing_udp_checksum`]). A UDP
+/// checksum that comes to 0 is written as 0xffff (RFC 768).
 ///
 /// `headers` are what parsing said of this frame; they are of the family of `A`. `false`, with the packet half changed, when
 /// they are not, which parsing excludes.
@@ -82,32 +108,45 @@ fn rewrite<P: Packet, A: Address>(
 ) -> Option<()> {
     debug_assert_eq!(A::LENGTH == 4, headers.family == Family::V4);
     let data = packet.data_mut();
-    let old = replace_address(data, headers.network.into(), end, address)?;
+    let change = replace_address(data, headers.network.into(), end, address, 1)?;
     if headers.later_fragment() || headers.is_follower() {
         return Some(());
     }
     let transport = usize::from(headers.transport);
-    let checksum = match headers.protocol {
-        protocol::TCP => transport + 16,
-        protocol::UDP => transport + datagram::UDP_CHECKSUM,
-        protocol::SCTP => return replace_sctp_port(data, headers, end, port),
-        _ => return Some(()),
-    };
-    let number = field(data, if end == End::Source { transport } else { transport + 2 })?;
-    let old_port = u16::from_be_bytes(std::mem::replace(number, port.to_be_bytes()));
-    let field = field(data, checksum)?;
-    let before = u16::from_be_bytes(*field);
-    let udp = headers.protocol == protocol::UDP;
-    if udp && before == 0 {
-        if !headers.is_fragment() {
-            fill_udp_checksum(packet, headers);
+    match headers.protocol {
+        protocol::TCP => {
+            let header = data.get_mut(transport..transport + 18)?.first_chunk_mut::<18>()?;
+            let number = header.get_mut(end.port())?.first_chunk_mut()?;
+            let growth = change + replace_port(number, port);
+            let field = header.last_chunk_mut()?;
+            *field = updated(u16::from_be_bytes(*field), growth).to_be_bytes();
         }
-        return Some(());
+        protocol::UDP => {
+            let header = data.get_mut(transport..transport + 8)?.first_chunk_mut::<8>()?;
+            let number = header.get_mut(end.port())?.first_chunk_mut()?;
+            let growth = change + replace_port(number, port);
+            let field = header.last_chunk_mut()?;
+            let before = u16::from_be_bytes(*field);
+            if before == 0 {
+                if !headers.is_fragment() {
+                    fill_udp_checksum(packet, headers);
+                }
+                return Some(());
+            }
+            let after = updated(before, growth);
+            *field = if after == 0 { [0xff; 2] } else { after.to_be_bytes() };
+        }
+        protocol::SCTP => return replace_sctp_port(data, headers, end, port),
+        _ => {}
     }
-    let after = updated(before, (old, address), (old_port, port));
-    let after = if udp && after == 0 { 0xffff } else { after };
-    *field = after.to_be_bytes();
     Some(())
+}
+
+/// Replaces a port; what the sum over it grows by.
+#[inline(always)]
+fn replace_port(number: &mut [u8; 2], port: u16) -> u32 {
+    let old = u16::from_be_bytes(std::mem::replace(number, port.to_be_bytes()));
+    u32::from(!old) + u32::from(port)
 }
 
 /// A whole datagram without a checksum.
@@ -212,6 +251,7 @@ mod tests {
         let mut other = frame.clone();
         let place = if end == End::Source { &mut other.source } else { &mut other.destination };
         *place = SocketAddr::new(address.ip(), port);
+        other.ttl = frame.ttl.saturating_sub(1);
         prop_assert_eq!(packet.data(), built(other, tcp));
         Ok(())
     }
@@ -263,6 +303,8 @@ mod tests {
             prop_assert!(replace(&mut packet, &headers, End::Destination, Ipv4Addr::from_bits(new.0), new.1));
             let IpAddr::V4(back) = destination.ip() else { unreachable!() };
             prop_assert!(replace(&mut packet, &headers, End::Destination, back, destination.port()));
+            checksum::decrement_ttl(&mut bytes, 14, Family::V4).unwrap();
+            checksum::decrement_ttl(&mut bytes, 14, Family::V4).unwrap();
             prop_assert_eq!(packet.data(), bytes);
         }
     }
@@ -285,7 +327,8 @@ mod tests {
         for payload in [vec![1, 2, 3], vec![], (0..=255).collect()] {
             let mut bytes = frame(client, service, payload.clone()).udp();
             bytes[40..42].fill(0);
-            let anew = frame(client, SocketAddr::new(SERVER.into(), 5353), payload).udp();
+            let server = SocketAddr::new(SERVER.into(), 5353);
+            let anew = Frame { ttl: 63, ..frame(client, server, payload) }.udp();
             assert_eq!(replaced(&bytes, End::Destination, SERVER, 5353), anew);
             // The same in a chain of buffers.
             for cut in 42..bytes.len() {

@@ -111,23 +111,22 @@ impl<P: Packet> Core<P> {
         turn: &Turn<'_, S>,
     ) -> Result<(), DropReason> {
         match how {
-            How::Direct => {}
+            How::Direct => {
+                let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+                Ok(())
+            }
             How::Masquerade { server, port } => {
                 let done = match server {
                     IpAddr::V4(server) => redirect(packet, headers, server, port),
                     IpAddr::V6(server) => redirect(packet, headers, server, port),
                 };
-                if !done {
-                    return Err(DropReason::Segments);
-                }
+                if done { Ok(()) } else { Err(DropReason::Segments) }
             }
             How::Tunnel => {
                 let outer = turn.snapshot.encapsulation(to).ok_or(DropReason::NoRoute)?;
-                return self.wrap(packet, headers, outer, turn);
+                self.wrap(packet, headers, outer, turn)
             }
         }
-        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-        Ok(())
     }
 
     /// Puts a packet inside a tunnel's outer headers, its TTL taken one from.
@@ -287,12 +286,13 @@ impl<P: Packet> Core<P> {
     }
 }
 
-/// Makes a packet, or an ICMP error about one, the server's.
+/// Makes a packet, or an ICMP error about one, the server's, with a TTL that is one less.
 fn redirect<P: Packet, A: Address>(packet: &mut P, headers: &Headers, server: A, port: u16) -> bool {
     if !matches!(headers.protocol, protocol::ICMP | protocol::ICMPV6) {
         return rewrite::replace(packet, headers, End::Destination, server, port);
     }
     let data = packet.data_mut();
+    let _ = decrement_ttl(data, headers.network.into(), headers.family);
     icmp::quoted(data, headers)
         .is_some_and(|quoted| relay::translate(data, headers, &quoted, End::Destination, server, port))
 }

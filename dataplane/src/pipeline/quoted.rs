@@ -216,7 +216,9 @@ impl<P: Packet> Core<P> {
             first: None,
         };
         let (to, how) = match self.open_for(table, &opener, turn) {
-            Ok(Opened::Connection(id) | Opened::Tracked(id)) => (table.line(id).destination(), How::of(table.line(id))),
+            Ok(Opened::Connection(id) | Opened::Tracked(id)) => {
+                (table.line(id).destination(), How::of(table.line(id)))
+            }
             Ok(Opened::Once(to, how)) => (to, how),
             Err(Fate::NotOurs) => return self.not_ours(port, packet, &headers, turn),
             Err(Fate::NoDestination) => return self.discard(packet, DropReason::NoDestination),

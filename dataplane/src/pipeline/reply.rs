@@ -114,7 +114,6 @@ impl<P: Packet> Core<P> {
             return;
         }
         replace(&mut packet, headers, End::Source, tuple.destination, tuple.destination_port);
-        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
         *forwarded += u64::from(self.send_to_client(packet, slot.port, headers, hop, turn));
     }
 
@@ -132,10 +131,8 @@ impl<P: Packet> Core<P> {
         for Piece { packet, headers, .. } in &mut pieces {
             let headers = if headers.first_fragment() { whole } else { &*headers };
             replace(packet, headers, End::Source, virtual_address, virtual_port);
-            let data = packet.data_mut();
-            let _ = decrement_ttl(data, headers.network.into(), headers.family);
             if let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop {
-                set_macs(data, destination_mac, source_mac);
+                set_macs(packet.data_mut(), destination_mac, source_mac);
             }
         }
         complete(&mut pieces);

@@ -4,7 +4,6 @@
 use super::Turn;
 use super::control::speaks;
 use super::forward::set_macs;
-use super::reply::client_hop;
 use crate::address::Address;
 use crate::connection::{ConnectionId, Found, Line, Table, flags};
 use crate::counters::{DropReason, PathMtu};
@@ -13,7 +12,7 @@ use crate::flow::protocol;
 use crate::packet::checksum::decrement_ttl;
 use crate::packet::rewrite::{End, replace};
 use crate::packet::{Headers, Packet, WireAddress};
-use crate::snapshot::{NextHop, Timeouts};
+use crate::snapshot::{Exit, Timeouts};
 
 /// The timeout of a connection that a steady packet leaves as it is.
 #[inline(always)]
@@ -45,10 +44,19 @@ impl<P: Packet> Core<P> {
             *forwarded += u64::from(sent);
             return Ok(());
         }
-        if line.flags() & flags::METHOD != flags::DIRECT {
-            let sent = self.straight_changed(table, found.id, packet, headers, turn)?;
-            *forwarded += u64::from(sent);
-            return Ok(());
+        match line.flags() & flags::METHOD {
+            flags::DIRECT => {}
+            flags::TUNNEL => {
+                let sent = self.straight_into_tunnel(table, found.id, packet, headers, turn)?;
+                *forwarded += u64::from(sent);
+                return Ok(());
+            }
+            flags::MASQUERADE => {
+                let sent = self.straight_to_server(table, found.id, packet, headers, turn)?;
+                *forwarded += u64::from(sent);
+                return Ok(());
+            }
+            _ => return Err(packet),
         }
         let to = line.destination();
         let hop = turn.snapshot.hop(to);
@@ -70,9 +78,9 @@ impl<P: Packet> Core<P> {
         Ok(())
     }
 
-    /// The same for VS/NAT and VS/TUN.
+    /// The same for VS/TUN.
     #[inline(never)]
-    fn straight_changed<A: WireAddress, S: Sink<P>>(
+    fn straight_into_tunnel<A: WireAddress, S: Sink<P>>(
         &mut self,
         table: &mut Table<A>,
         id: ConnectionId,
@@ -82,37 +90,51 @@ impl<P: Packet> Core<P> {
     ) -> Result<bool, P> {
         let (snapshot, line) = (turn.snapshot, table.line(id));
         let to = line.destination();
-        let hop = snapshot.hop(to);
-        let Some(counts) = self.counts.get(to.index()) else { return Err(packet) };
-        let outer = match line.flags() & flags::METHOD {
-            flags::MASQUERADE if is_spoken_of(line, headers, headers.destination_port) => return Err(packet),
-            flags::MASQUERADE => None,
-            flags::TUNNEL => match snapshot.encapsulation(to) {
-                Some(outer) => Some(outer),
-                None => return Err(packet),
-            },
-            _ => return Err(packet),
-        };
-        let length = headers.ip_length + outer.map_or(0, |outer| outer.length.into());
-        let narrow = outer.is_some()
-            && !PathMtu::always_passes(length)
-            && !self.shared.destinations.path_mtu(to).is_unknown();
-        if length > hop.longest.into() || narrow {
+        let (hop, outer) = (snapshot.hop(to), snapshot.encapsulation(to));
+        let (Some(outer), Some(counts)) = (outer, self.counts.get(to.index())) else { return Err(packet) };
+        let length = headers.ip_length + u32::from(outer.length);
+        let narrow = || !self.shared.destinations.path_mtu(to).is_unknown();
+        if length > hop.longest.into() || (!PathMtu::always_passes(length) && narrow()) {
             return Err(packet);
         }
         line.count_packet();
         counts.count_in(headers.ip_length.into());
-        let (server, port) = (line.server(), line.server_port());
         table.touch(id, steady_timeout(headers, &snapshot.timeouts), turn.now);
-        let changed = if let Some(outer) = outer {
-            self.wrap(&mut packet, headers, outer, turn)
-        } else {
-            let done = replace(&mut packet, headers, End::Destination, server, port);
-            let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
-            if done { Ok(()) } else { Err(DropReason::Segments) }
-        };
-        if let Err(reason) = changed {
+        if let Err(reason) = self.wrap(&mut packet, headers, outer, turn) {
             self.discard(packet, reason);
+            return Ok(false);
+        }
+        if let Some(macs) = packet.data_mut().first_chunk_mut() {
+            *macs = hop.macs;
+        }
+        turn.sink.transmit(hop.port, packet);
+        Ok(true)
+    }
+
+    /// The same for VS/NAT.
+    #[inline(never)]
+    fn straight_to_server<A: WireAddress, S: Sink<P>>(
+        &mut self,
+        table: &mut Table<A>,
+        id: ConnectionId,
+        mut packet: P,
+        headers: &Headers,
+        turn: &mut Turn<'_, S>,
+    ) -> Result<bool, P> {
+        let line = table.line(id);
+        if is_spoken_of(line, headers, headers.destination_port) {
+            return Err(packet);
+        }
+        let to = line.destination();
+        let hop = turn.snapshot.hop(to);
+        let passes = headers.ip_length <= hop.longest.into();
+        let Some(counts) = self.counts.get(to.index()).filter(|_| passes) else { return Err(packet) };
+        line.count_packet();
+        counts.count_in(headers.ip_length.into());
+        let (server, port) = (line.server(), line.server_port());
+        table.touch(id, steady_timeout(headers, &turn.snapshot.timeouts), turn.now);
+        if !replace(&mut packet, headers, End::Destination, server, port) {
+            self.discard(packet, DropReason::Segments);
             return Ok(false);
         }
         if let Some(macs) = packet.data_mut().first_chunk_mut() {
@@ -138,17 +160,26 @@ impl<P: Packet> Core<P> {
             && !is_spoken_of(line, headers, tuple.destination_port)
             && (headers.protocol == protocol::TCP || line.template() == Line::<A>::NONE)
             && snapshot.index.has_family(A::LENGTH != 4);
-        let hop = if told { client_hop(line, snapshot) } else { None };
-        let Some(hop) = hop.filter(|hop| headers.ip_length <= hop.mtu.into()) else { return Err(packet) };
-        let NextHop::Resolved { destination_mac, source_mac } = hop.next_hop else { return Err(packet) };
-        let Some(counts) = self.counts.get(line.destination().index()) else { return Err(packet) };
+        let (client_mac, ingress) = line.client_link();
+        let (Some(port), true) = (snapshot.ports.get(ingress.index()), told) else { return Err(packet) };
+        let (macs, out, longest) = match snapshot.routes.exit(tuple.destination, tuple.source) {
+            _ if snapshot.routes.is_empty() => (None, ingress, port.mtu),
+            Exit::Known(hop) => (Some(&hop.macs), hop.port, hop.longest),
+            Exit::OnLink { port, longest } if *port == ingress => (None, ingress, *longest),
+            _ => return Err(packet),
+        };
+        let passes = headers.ip_length <= longest.into();
+        let counts = self.counts.get(line.destination().index()).filter(|_| passes);
+        let Some(counts) = counts else { return Err(packet) };
         counts.count_out(headers.ip_length.into());
         table.touch(id, steady_timeout(headers, &snapshot.timeouts), turn.now);
         replace(&mut packet, headers, End::Source, tuple.destination, tuple.destination_port);
         let data = packet.data_mut();
-        let _ = decrement_ttl(data, headers.network.into(), headers.family);
-        set_macs(data, destination_mac, source_mac);
-        turn.sink.transmit(hop.port, packet);
+        match (macs, data.first_chunk_mut()) {
+            (Some(macs), Some(place)) => *place = *macs,
+            _ => set_macs(data, client_mac, port.mac),
+        }
+        turn.sink.transmit(out, packet);
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
-//! What most packets need of their destination, precomputed when a snapshot is made.
+//! What most packets need of their destination, and most replies of their route, precomputed when a snapshot is made.
 
-use super::{DestinationView, NextHop};
+use super::{DestinationView, NextHop, RouteView};
 use crate::id::PortId;
 
 /// Where a destination's packets go that can go straight on: a quarter of a cache line.
@@ -23,21 +23,53 @@ impl Hop {
     /// Of a destination.
     #[must_use]
     pub fn of(destination: &DestinationView) -> Self {
-        match destination.next_hop {
-            NextHop::Resolved { destination_mac: [a, b, c, d, e, f], source_mac: [g, h, i, j, k, l] }
-                if destination.available =>
-            {
-                let macs = [a, b, c, d, e, f, g, h, i, j, k, l];
-                Self { macs, longest: destination.mtu, port: destination.port }
-            }
-            _ => Self::NOWHERE,
-        }
+        let DestinationView { next_hop, port, mtu, available, .. } = *destination;
+        Self::resolved(next_hop, port, mtu).filter(|_| available).unwrap_or(Self::NOWHERE)
+    }
+
+    fn resolved(next_hop: NextHop, port: PortId, longest: u16) -> Option<Self> {
+        let NextHop::Resolved { destination_mac: to, source_mac: from } = next_hop else { return None };
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&to);
+        macs[6..].copy_from_slice(&from);
+        Some(Self { macs, longest, port })
     }
 }
 
 impl Default for Hop {
     fn default() -> Self {
         Self::NOWHERE
+    }
+}
+
+/// Where replies go that can go straight on, by a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Nowhere: they are not to be sent here, or the next hop is not known.
+    Nowhere,
+    /// To a known next hop.
+    Known(Hop),
+    /// To clients on the link itself, as far as they came in by it: their MACs are with their connections.
+    OnLink {
+        /// Port of the link.
+        port: PortId,
+        /// Longest IP packet that goes straight on.
+        longest: u16,
+    },
+}
+
+impl Exit {
+    /// Of a route.
+    #[must_use]
+    pub fn of(route: &RouteView) -> Self {
+        match *route {
+            RouteView { next_hop: NextHop::Unresolved, via: None, port, mtu, .. } => {
+                Self::OnLink { port, longest: mtu }
+            }
+            RouteView { next_hop, port, mtu, .. } => {
+                Hop::resolved(next_hop, port, mtu).map_or(Self::Nowhere, Self::Known)
+            }
+        }
     }
 }
 
@@ -63,5 +95,23 @@ mod tests {
             assert_eq!(Hop::of(&DestinationView { next_hop, ..there }), Hop::NOWHERE);
         }
         assert_eq!(size_of::<Hop>(), 16);
+    }
+    #[test]
+    fn routes_lead_to_known_routers_and_to_clients_on_the_link() {
+        let next_hop =
+            NextHop::Resolved { destination_mac: [1, 2, 3, 4, 5, 6], source_mac: [7, 8, 9, 10, 11, 12] };
+        let via = Some("192.0.2.1".parse().unwrap());
+        let route = RouteView { next_hop, via, source: None, port: PortId(3), mtu: 1500 };
+        let macs = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let known = Exit::Known(Hop { macs, longest: 1500, port: PortId(3) });
+        assert_eq!(Exit::of(&route), known);
+        assert_eq!(Exit::of(&RouteView { via: None, ..route }), known);
+        let unresolved = RouteView { next_hop: NextHop::Unresolved, ..route };
+        assert_eq!(Exit::of(&unresolved), Exit::Nowhere);
+        let on_link = RouteView { via: None, ..unresolved };
+        assert_eq!(Exit::of(&on_link), Exit::OnLink { port: PortId(3), longest: 1500 });
+        for next_hop in [NextHop::NoRoute, NextHop::Local] {
+            assert_eq!(Exit::of(&RouteView { next_hop, via: None, ..route }), Exit::Nowhere);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::connection::flags;
 use crate::flow::protocol;
-use crate::packet::Family;
+use crate::packet::{Family, checksum};
 use std::net::IpAddr;
 
 /// A forwarding method. A connection keeps the one it was opened with.
@@ -85,8 +85,9 @@ const IPV6: u8 = 41;
 const GRE_PROTOCOL: u8 = 47;
 
 /// The outer headers to one destination, but for what is a packet's own: lengths, TTL, traffic class, fragment fields,
-/// checksums and GUE's source port are 0.
+/// checksums and GUE's source port are 0. A cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Encapsulation {
     /// Family of the outer IP header.
     pub outer: Family,
@@ -94,6 +95,8 @@ pub struct Encapsulation {
     pub tunnel: Tunnel,
     /// Length of all outer headers in bytes.
     pub length: u8,
+    /// Of the outer IPv4 header as it stands in `bytes`; 0 for IPv6, whose header has no checksum.
+    sum: u16,
     bytes: [u8; LONGEST],
 }
 
@@ -149,7 +152,8 @@ impl Encapsulation {
             }
         };
         let length = u8::try_from(header).ok()?.saturating_add(u8::try_from(more).ok()?);
-        Some(Self { outer, tunnel, length, bytes })
+        let sum = if outer == Family::V4 { checksum::sum(bytes.get(..20)?) } else { 0 };
+        Some(Self { outer, tunnel, length, sum, bytes })
     }
 
     /// The outer headers.
@@ -157,6 +161,24 @@ impl Encapsulation {
     #[must_use]
     pub fn headers(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or(&[])
+    }
+
+    /// The first `N` bytes of the outer headers; zeros behind their end.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn front<const N: usize>(&self) -> &[u8; N] {
+        const { assert!(N <= LONGEST) };
+        match self.bytes.first_chunk() {
+            Some(front) => front,
+            None => &[0; N],
+        }
+    }
+
+    /// The sum (RFC 1071) of an outer IPv4 header's words that all packets have in common.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn sum(&self) -> u16 {
+        self.sum
     }
 
     /// Length of the outer IP header in bytes.
@@ -226,6 +248,7 @@ mod tests {
 
     #[test]
     fn what_forwarding_reads_of_a_destination_is_one_cache_line() {
+        assert_eq!(size_of::<Encapsulation>(), 64);
         assert!(size_of::<crate::snapshot::DestinationView>() <= 64);
     }
 

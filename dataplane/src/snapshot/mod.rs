@@ -17,7 +17,7 @@ pub use editor::{
     Cursors, Destination, DestinationSpec, EditError, Editor, Housekept, Limits, References, ServiceSpec,
     ThresholdChange,
 };
-pub use hop::Hop;
+pub use hop::{Exit, Hop};
 pub use index::{AddressSet, ServiceIndex};
 pub use marks::{MarkRule, Marks, Prefix};
 pub use method::{Encapsulation, Method, Tunnel, TunnelChecksum, TunnelKind};

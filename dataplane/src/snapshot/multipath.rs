@@ -5,6 +5,7 @@
 //! worker, after a restart, and on the director that takes over.
 
 use super::RouteView;
+use super::routes::Way;
 use std::net::IpAddr;
 
 /// A way of several, and its share of the flows.
@@ -65,23 +66,23 @@ pub fn bounds(weights: impl Iterator<Item = u16> + Clone) -> impl Iterator<Item 
 
 /// Ways by their bounds.
 #[derive(Debug, Clone)]
-pub(super) struct Ways(Box<[(u32, RouteView)]>);
+pub(super) struct Ways(Box<[(u32, Way)]>);
 
 impl Ways {
     pub(super) fn new(ways: &[WeightedWay]) -> Self {
         let bounds = bounds(ways.iter().map(|way| way.weight));
-        Self(bounds.zip(ways).map(|(bound, way)| (bound, way.view)).collect())
+        Self(bounds.zip(ways).map(|(bound, way)| (bound, Way::new(way.view))).collect())
     }
 
-    pub(super) fn first(&self) -> Option<&RouteView> {
-        self.0.first().map(|(_, view)| view)
+    pub(super) fn first(&self) -> Option<&Way> {
+        self.0.first().map(|(_, way)| way)
     }
 
     #[cold]
-    pub(super) fn of_flow(&self, source: IpAddr, destination: IpAddr) -> Option<&RouteView> {
+    pub(super) fn of_flow(&self, source: IpAddr, destination: IpAddr) -> Option<&Way> {
         let hash = flow_hash(source, destination);
         let place = self.0.partition_point(|(bound, _)| *bound < hash);
-        self.0.get(place).map(|(_, view)| view)
+        self.0.get(place).map(|(_, way)| way)
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     fn chosen(ways: &Ways, source: IpAddr, destination: IpAddr) -> usize {
-        ways.of_flow(source, destination).unwrap().mtu.into()
+        ways.of_flow(source, destination).unwrap().view.mtu.into()
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! Built anew when routes change; a lookup writes nothing. Where several ways lead to a network ([`super::multipath`]), the answer is
 //! one of them by the flow.
 
-use super::NextHop;
 use super::multipath::{Multipath, Ways};
+use super::{Exit, NextHop};
+use crate::address::Address;
 use crate::id::PortId;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,12 +40,25 @@ pub struct Route {
     pub view: RouteView,
 }
 
+/// A route, and what most packets need of it.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    pub(super) view: RouteView,
+    pub(super) exit: Exit,
+}
+
+impl Way {
+    pub(super) fn new(view: RouteView) -> Self {
+        Self { view, exit: Exit::of(&view) }
+    }
+}
+
 /// Routes of both families.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     v4: Ranges<u32>,
     v6: Ranges<u128>,
-    views: Box<[RouteView]>,
+    single: Box<[Way]>,
     several: Box<[Ways]>,
 }
 
@@ -217,26 +231,27 @@ impl Routes {
             add(*network, *prefix, SEVERAL | number);
         }
         let mut numbers = HashMap::new();
-        let mut views = Vec::new();
+        let mut single = Vec::new();
         for Route { network, prefix, view } in routes {
             let number = *numbers.entry(view).or_insert_with(|| {
-                views.push(view);
-                u32::try_from(views.len() - 1).unwrap_or(NONE)
+                single.push(Way::new(view));
+                u32::try_from(single.len() - 1).unwrap_or(NONE)
             });
             add(network, prefix, number);
         }
         Self {
             v4: Ranges::new(v4),
             v6: Ranges::new(v6),
-            views: views.into_boxed_slice(),
+            single: single.into_boxed_slice(),
             several: multipath.iter().map(|multipath| Ways::new(&multipath.ways)).collect(),
         }
     }
 
     /// Whether there is no route at all.
+    #[inline(always)]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.views.is_empty() && self.several.is_empty()
+        self.single.is_empty() && self.several.is_empty()
     }
 
     /// The route of the longest network that contains `address`, the first of several ways.
@@ -244,16 +259,30 @@ impl Routes {
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<&RouteView> {
         let answer = self.answer(address)?;
-        if answer & SEVERAL == 0 { self.views.get(answer as usize) } else { self.ways(answer)?.first() }
+        let way =
+            if answer & SEVERAL == 0 { self.single.get(answer as usize) } else { self.ways(answer)?.first() };
+        way.map(|way| &way.view)
     }
 
     /// The same for packets from `source`: of several ways the one that its flow takes.
     #[inline]
     #[must_use]
     pub fn of_flow(&self, source: IpAddr, destination: IpAddr) -> Option<&RouteView> {
+        self.way(source, destination).map(|way| &way.view)
+    }
+
+    /// Where packets from `source` go that can go straight on.
+    #[inline(always)]
+    #[must_use]
+    pub fn exit<A: Address>(&self, source: A, destination: A) -> &Exit {
+        self.way(source.ip(), destination.ip()).map_or(&Exit::Nowhere, |way| &way.exit)
+    }
+
+    #[inline(always)]
+    fn way(&self, source: IpAddr, destination: IpAddr) -> Option<&Way> {
         let answer = self.answer(destination)?;
         if answer & SEVERAL == 0 {
-            self.views.get(answer as usize)
+            self.single.get(answer as usize)
         } else {
             self.ways(answer)?.of_flow(source, destination)
         }

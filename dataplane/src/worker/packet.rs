@@ -38,7 +38,7 @@ impl Packet for DpdkPacket {
         self.0.rss_hash()
     }
 
-    #[inline]
+    #[inline(always)]
     fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
         self.0.prepend(count)
     }

@@ -58,13 +58,13 @@ fn translated<A: Address>(
     port: u16,
 ) -> Option<()> {
     message(data, headers)?;
-    replace_address(data, headers.network.into(), end, address)?;
+    replace_address(data, headers.network.into(), end, address, 0)?;
     let (inner, port_at) = match end {
         End::Destination => (End::Source, 0),
         End::Source => (End::Destination, 2),
     };
     let network = usize::from(quoted.network);
-    replace_address(data, network, inner, address)?;
+    replace_address(data, network, inner, address, 0)?;
     let transport = usize::from(quoted.transport);
     if headers.family == Family::V4 {
         checksum::fill_header(data.get_mut(network..transport)?);
