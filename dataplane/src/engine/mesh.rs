@@ -234,7 +234,8 @@ mod tests {
                 assert!(ends[from].send(WorkerId(255), redirected(0)).is_err());
                 ends[from].ring();
                 for (to, end) in ends.iter_mut().enumerate() {
-                    let expected = if to == from { vec![] } else { vec![(from, vec![to as u32])] };
+                    let expected =
+                        if to == from { vec![] } else { vec![(from, vec![u32::try_from(to).unwrap()])] };
                     assert_eq!(receive(end, 32), expected, "{workers}: {from} to {to}");
                     assert!(!end.is_rung());
                 }

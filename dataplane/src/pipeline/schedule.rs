@@ -224,7 +224,7 @@ impl<P: Packet> Core<P> {
         let method = view.map_or(flags::BYPASS, |view| view.method.flags());
         let followed = request.first.filter(|_| view.is_some());
         let followed = followed.and_then(|headers| after_first(headers, method, self.defence.secure_tcp));
-        let state = followed.unwrap_or(tcp::initial(tuple.protocol));
+        let state = followed.unwrap_or_else(|| tcp::initial(tuple.protocol));
         let activity = tcp::activity(state);
         let inactive = if activity == Activity::Inactive { flags::INACTIVE } else { 0 };
         let timeouts = &turn.snapshot.timeouts;

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use coherence::{Access, Agent, Caches};
 use dataplane::steering::Steering;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -155,11 +155,7 @@ impl Trace {
     }
 
     /// Reads to the end; returns what was said beside the trace.
-    fn read(
-        &mut self,
-        mut text: impl BufRead + Read,
-        mut check: impl FnMut() -> Result<()>,
-    ) -> Result<String> {
+    fn read(&mut self, mut text: impl BufRead, mut check: impl FnMut() -> Result<()>) -> Result<String> {
         let (mut line, mut other, mut count) = (Vec::new(), String::new(), 0_u32);
         loop {
             line.clear();
@@ -174,7 +170,7 @@ impl Trace {
                 Some(b'I') => {}
                 Some(b' ') => self.access(&line),
                 _ if other.len() < 4096 && !line.starts_with(b"==") => {
-                    other.push_str(&String::from_utf8_lossy(&line))
+                    other.push_str(&String::from_utf8_lossy(&line));
                 }
                 _ => {}
             }
