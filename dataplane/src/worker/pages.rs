@@ -88,7 +88,6 @@ fn mapping(line: &str) -> Option<Range<usize>> {
 mod tests {
     use super::*;
     use crate::connection::Region;
-    use std::slice;
 
     const SMAPS: &str = "7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \nSize: 4096 kB\nRss:  4000 kB\nPss: 1 kB\n\
                          AnonHugePages:      2048 kB\nVmFlags: rd wr hg \n\
@@ -98,14 +97,14 @@ mod tests {
 
     #[test]
     fn mappings_with_the_addresses_in_them_are_counted() {
-        let backing =
-            Backing::parse(SMAPS, NUMA_MAPS, slice::from_ref(&(0x7f00_0000_1000..0x7f00_0000_2000)));
+        let parse = |addresses: Range<usize>| Backing::parse(SMAPS, NUMA_MAPS, &Vec::from_iter([addresses]));
+        let backing = parse(0x7f00_0000_1000..0x7f00_0000_2000);
         assert_eq!((backing.resident, backing.huge), (4_096_000, 2 << 20));
         assert_eq!(backing.nodes, BTreeMap::from([(0, 2_867_200), (1, 1_228_800)]));
         assert_eq!(backing.to_string(), "3 MiB, 2 of them on huge pages, 2 on node 0, 1 on node 1");
-        let both = Backing::parse(SMAPS, NUMA_MAPS, slice::from_ref(&(0x7f00_003f_f000..0x7f00_0040_0001)));
+        let both = parse(0x7f00_003f_f000..0x7f00_0040_0001);
         assert_eq!((both.resident, both.nodes[&1]), (4_096_000 + 102_400, 1_228_800 + 102_400));
-        assert_eq!(Backing::parse(SMAPS, "", slice::from_ref(&(0..1))), Backing::default());
+        assert_eq!(parse(0..1), Backing::default());
     }
 
     #[test]
@@ -113,7 +112,7 @@ mod tests {
         let mut region = Region::anonymous(64 << 20).unwrap();
         region.touch();
         let addresses = region.addresses();
-        let backing = Backing::of(slice::from_ref(&addresses));
+        let backing = Backing::of(std::slice::from_ref(&addresses));
         assert!(backing.resident >= 64 << 20, "{backing}");
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = smaps.lines();

@@ -39,8 +39,7 @@ impl Holders {
 #[derive(Debug, Clone, Copy)]
 struct Line {
     holders: Holders,
-    /// Whether the only holder's copy is newer than memory.
-    written: bool,
+    writer: Option<Agent>,
 }
 
 /// All lines of the director, of `size` bytes.
@@ -75,7 +74,7 @@ impl Caches {
     /// Whether the line had to be taken.
     fn line(&mut self, agent: Agent, access: Access, number: u64) -> bool {
         let own = Holders::only(agent);
-        let fresh = Line { holders: own, written: access == Access::Write };
+        let fresh = Line { holders: own, writer: (access == Access::Write).then_some(agent) };
         let Some(line) = self.lines.get_mut(&number) else {
             self.lines.insert(number, fresh);
             return false;
@@ -83,13 +82,11 @@ impl Caches {
         match access {
             Access::Read if line.holders.has(agent) => false,
             Access::Read => {
-                let taken = line.written;
                 line.holders.insert(agent);
-                line.written = false;
-                taken
+                line.writer.is_some_and(|writer| writer != agent)
             }
             Access::Write if line.holders == own => {
-                line.written = true;
+                line.writer = Some(agent);
                 false
             }
             Access::Write => {
@@ -129,6 +126,9 @@ mod tests {
         ];
         assert_eq!(taken(&mut caches, &steps), [false, false, true, false, true, true, false]);
         assert_eq!(taken(&mut caches, &[(1, Read, 64), (2, Read, 64), (300, Read, 64)]), [false; 3]);
+        // What one has written everybody else has to fetch.
+        let steps = [(300, Write, 64), (1, Read, 64), (2, Read, 64), (1, Read, 64)];
+        assert_eq!(taken(&mut caches, &steps), [true, true, true, false]);
     }
 
     #[test]
