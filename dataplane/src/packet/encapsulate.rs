@@ -1,6 +1,6 @@
 //! A packet put inside another one: the outer headers of VS/TUN.
 
-use super::headers::{Family, Headers, be16, bytes, chunk, short};
+use super::headers::{Family, Headers, be16, bytes, short};
 use super::{Packet, checksum};
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
@@ -16,6 +16,8 @@ const FIRST_PORT: u16 = 32_768;
 const PORTS: u16 = 28_232;
 
 const ETHERNET: usize = 14;
+/// Both MAC addresses of a frame.
+const MACS: usize = 12;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const UDP: usize = 8;
@@ -81,8 +83,8 @@ pub struct Later {
     pub sum: u16,
 }
 
-/// Puts a packet whose TTL has been taken one from inside the outer headers of a tunnel. The Ethernet header moves to the front
-/// with its VLAN tags, and what followed the packet as padding goes.
+/// Puts a packet inside the outer headers of a tunnel, its TTL taken one from. The Ethernet header moves to the front with its
+/// VLAN tags, and what followed the packet as padding goes. Returns where the frame's MAC addresses are now.
 ///
 /// `headers` are what parsing said of the frame, with the length of the whole packet.
 ///
@@ -93,11 +95,41 @@ pub struct Later {
 /// Why it cannot be sent: no headroom, longer than a packet can be, or a checksum over data that is not in the first segment.
 /// The packet is then half changed.
 #[inline(always)]
-pub fn encapsulate<P: Packet>(
-    packet: &mut P,
+pub fn encapsulate<'p, P: Packet>(
+    packet: &'p mut P,
     headers: &Headers,
     wrapping: &Wrapping<'_>,
-) -> Result<(), DropReason> {
+) -> Result<&'p mut [u8; MACS], DropReason> {
+    let ip_length = headers.ip_length as usize;
+    let untagged = usize::from(headers.network) == ETHERNET;
+    let padded = packet.total_length() != ETHERNET + ip_length;
+    if !wrapping.outer.is_plain() || !untagged || padded || ip_length > usize::from(u16::MAX) - IPV4 {
+        return encapsulate_uncommon(packet, headers, wrapping);
+    }
+    // IPv4 in IPv4, as nearly all tunnels have it: every header has its place in the frame.
+    packet.prepend(IPV4).ok_or(DropReason::Headroom)?;
+    let frame: &mut [u8; ETHERNET + 2 * IPV4] =
+        packet.data_mut().first_chunk_mut().ok_or(DropReason::Segments)?;
+    let ttl = checksum::decrement_ttl(frame, ETHERNET + IPV4, Family::V4).unwrap_or(0);
+    let inner = Inner { traffic_class: frame[ETHERNET + IPV4 + 1], ttl };
+    let (ethernet, ip) = frame.split_at_mut(ETHERNET);
+    let (macs, ethertype) = ethernet.split_first_chunk_mut().ok_or(DropReason::Segments)?;
+    let (outer, _) = ip.split_first_chunk_mut().ok_or(DropReason::Segments)?;
+    macs.copy_from_slice(&outer[IPV4 - ETHERNET..][..MACS]);
+    ethertype.copy_from_slice(&ETHERTYPE_IPV4);
+    let fragment =
+        if wrapping.dont_fragment { DONT_FRAGMENT } else { u32::from(wrapping.identification) << 16 };
+    write_ipv4(outer, wrapping.outer, inner, short(IPV4 + ip_length), fragment);
+    Ok(macs)
+}
+
+/// Other tunnels than of IPv4 in IPv4, and frames with tags or padding.
+#[inline(never)]
+fn encapsulate_uncommon<'p, P: Packet>(
+    packet: &'p mut P,
+    headers: &Headers,
+    wrapping: &Wrapping<'_>,
+) -> Result<&'p mut [u8; MACS], DropReason> {
     let Wrapping { outer, dont_fragment, identification, later } = *wrapping;
     let network = usize::from(headers.network);
     let ip_length = headers.ip_length as usize;
@@ -109,13 +141,18 @@ pub fn encapsulate<P: Packet>(
     }
     let gue = outer.tunnel.kind == TunnelKind::Gue;
     let port = if gue { flow_port(&headers.key(packet.data())) } else { 0 };
-    let inner = inner_of(packet.data(), headers);
+    let ttl = checksum::decrement_ttl(packet.data_mut(), network, headers.family).unwrap_or(0);
+    let inner = Inner { traffic_class: traffic_class(packet.data(), headers), ttl };
     if packet.total_length() > end && packet.segments() == 1 {
         // A packet of one segment can always be cut.
         let _ = packet.set_length(end);
     }
     packet.prepend(overhead).ok_or(DropReason::Headroom)?;
-    let ip = move_ethernet(packet.data_mut(), network, outer).ok_or(DropReason::Segments)?;
+    let data = packet.data_mut();
+    data.copy_within(overhead..overhead + network, 0);
+    let (ethernet, ip) = data.split_at_mut_checked(network).ok_or(DropReason::Segments)?;
+    let ethertype = ethernet.last_chunk_mut().ok_or(DropReason::Segments)?;
+    *ethertype = if outer.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     match outer.outer {
         Family::V4 => {
             let fragment = if dont_fragment { DONT_FRAGMENT } else { u32::from(identification) << 16 };
@@ -127,27 +164,10 @@ pub fn encapsulate<P: Packet>(
             write_ipv6(place, outer, inner, short(length - IPV6));
         }
     }
-    if outer.tunnel.kind == TunnelKind::Ipip { Ok(()) } else { fill_tunnel(ip, outer, length, port, later) }
-}
-
-/// Moves the Ethernet header to the front of a frame that has grown there by the outer headers, with the type of the outer packet;
-/// what follows it. `None` when the frame ends before, which parsing excludes.
-#[inline(always)]
-fn move_ethernet<'a>(data: &'a mut [u8], network: usize, outer: &Encapsulation) -> Option<&'a mut [u8]> {
-    let overhead = usize::from(outer.length);
-    let ethertype = if outer.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    // Without tags its length is known here, and no function need be called to copy it.
-    if network == ETHERNET {
-        let kept: [u8; 12] = *chunk(data, overhead)?;
-        *data.first_chunk_mut()? = kept;
-        let (type_field, ip) = data.get_mut(kept.len()..)?.split_first_chunk_mut()?;
-        *type_field = ethertype;
-        return Some(ip);
+    if outer.tunnel.kind != TunnelKind::Ipip {
+        fill_tunnel(ip, outer, length, port, later)?;
     }
-    data.copy_within(overhead..overhead + network, 0);
-    let (ethernet, ip) = data.split_at_mut_checked(network)?;
-    *ethernet.last_chunk_mut()? = ethertype;
-    Some(ip)
+    ethernet.first_chunk_mut().ok_or(DropReason::Segments)
 }
 
 /// Writes an outer IPv4 header; `fragment` is its identification and its fragment field.
@@ -203,15 +223,12 @@ fn fill_tunnel(
     }
 }
 
-/// What of the inner header shows outside.
-#[inline(always)]
-fn inner_of(data: &[u8], headers: &Headers) -> Inner {
+fn traffic_class(data: &[u8], headers: &Headers) -> u8 {
     let [first, second] = bytes(data, headers.network.into());
-    let traffic_class = match headers.family {
+    match headers.family {
         Family::V4 => second,
         Family::V6 => short(usize::from(be16(first, second) >> 4) & 0xff).to_be_bytes()[1],
-    };
-    Inner { traffic_class, ttl: headers.ttl.saturating_sub(1) }
+    }
 }
 
 /// The UDP header in front of GUE, with its checksum over everything that follows.
@@ -303,13 +320,13 @@ mod tests {
             bytes.extend(std::iter::repeat_n(0xee, padding));
             let Parsed::Flow(headers) = parse(&bytes, bytes.len(), 1) else { panic!("no flow") };
             let mut packet = HeapPacket::new(&bytes);
-            prop_assert_eq!(checksum::decrement_ttl(packet.data_mut(), network, Family::V4), Some(ttl - 1));
-            let inner = packet.data()[network..network + ip_length].to_vec();
+            let mut inner = bytes[network..network + ip_length].to_vec();
+            prop_assert_eq!(checksum::decrement_ttl(&mut inner, 0, Family::V4), Some(ttl - 1));
 
             let outer = Encapsulation::new(Tunnel::default(), ends.0, ends.1, Family::V4).unwrap();
             let later = Later::default();
             let wrapping = Wrapping { outer: &outer, dont_fragment: df, identification: id, later };
-            prop_assert_eq!(encapsulate(&mut packet, &headers, &wrapping), Ok(()));
+            prop_assert!(encapsulate(&mut packet, &headers, &wrapping).is_ok());
 
             let length = u16::try_from(usize::from(outer.length) + ip_length).unwrap();
             let mut expected = bytes[..network].to_vec();

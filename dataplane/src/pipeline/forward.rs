@@ -124,21 +124,20 @@ impl<P: Packet> Core<P> {
             }
             How::Tunnel => {
                 let outer = turn.snapshot.encapsulation(to).ok_or(DropReason::NoRoute)?;
-                self.wrap(packet, headers, outer, turn)
+                self.wrap(packet, headers, outer, turn).map(|_| ())
             }
         }
     }
 
-    /// Puts a packet inside a tunnel's outer headers, its TTL taken one from.
+    /// Puts a packet inside a tunnel's outer headers, its TTL taken one from; where the frame's MAC addresses are then.
     #[inline(always)]
-    pub(super) fn wrap<S>(
+    pub(super) fn wrap<'p, S>(
         &mut self,
-        packet: &mut P,
+        packet: &'p mut P,
         headers: &Headers,
         outer: &Encapsulation,
         turn: &Turn<'_, S>,
-    ) -> Result<(), DropReason> {
-        let _ = decrement_ttl(packet.data_mut(), headers.network.into(), headers.family);
+    ) -> Result<&'p mut [u8; 12], DropReason> {
         // IPv6 in IPv4 goes without, as in the kernel.
         let dont_fragment =
             headers.family == Family::V4 && headers.dont_fragment() && turn.snapshot.settings.pmtu_disc;

@@ -8,7 +8,6 @@ use super::pieces::Piece;
 use crate::counters::{Counter, DropReason};
 use crate::engine::{Core, Sink};
 use crate::id::{DestinationSlot, PortId};
-use crate::packet::checksum::decrement_ttl;
 use crate::packet::encapsulate::{Later, Wrapping, encapsulate};
 use crate::packet::{Family, Headers, Packet, checksum};
 use crate::steering::fragments::MOST_PIECES;
@@ -169,7 +168,6 @@ impl<P: Packet> Core<P> {
             && headers.family == Family::V4
             && headers.dont_fragment()
             && turn.snapshot.settings.pmtu_disc;
-        let _ = decrement_ttl(first.packet.data_mut(), whole.network.into(), whole.family);
         self.identification = self.identification.wrapping_add(1);
         let identification = self.identification;
         encapsulate(&mut first.packet, &whole, &Wrapping { outer, dont_fragment, identification, later })?;

@@ -100,12 +100,12 @@ impl<P: Packet> Core<P> {
         line.count_packet();
         counts.count_in(headers.ip_length.into());
         table.touch(id, steady_timeout(headers, &snapshot.timeouts), turn.now);
-        if let Err(reason) = self.wrap(&mut packet, headers, outer, turn) {
-            self.discard(packet, reason);
-            return Ok(false);
-        }
-        if let Some(macs) = packet.data_mut().first_chunk_mut() {
-            *macs = hop.macs;
+        match self.wrap(&mut packet, headers, outer, turn) {
+            Ok(macs) => *macs = hop.macs,
+            Err(reason) => {
+                self.discard(packet, reason);
+                return Ok(false);
+            }
         }
         turn.sink.transmit(hop.port, packet);
         Ok(true)

@@ -97,6 +97,8 @@ pub struct Encapsulation {
     pub length: u8,
     /// Of the outer IPv4 header as it stands in `bytes`; 0 for IPv6, whose header has no checksum.
     sum: u16,
+    /// IPv4 in IPv4 and nothing between.
+    plain: bool,
     bytes: [u8; LONGEST],
 }
 
@@ -153,7 +155,8 @@ impl Encapsulation {
         };
         let length = u8::try_from(header).ok()?.saturating_add(u8::try_from(more).ok()?);
         let sum = if outer == Family::V4 { checksum::sum(bytes.get(..20)?) } else { 0 };
-        Some(Self { outer, tunnel, length, sum, bytes })
+        let plain = (outer, inner, tunnel.kind) == (Family::V4, Family::V4, TunnelKind::Ipip);
+        Some(Self { outer, tunnel, length, sum, plain, bytes })
     }
 
     /// The outer headers.
@@ -172,6 +175,13 @@ impl Encapsulation {
             Some(front) => front,
             None => &[0; N],
         }
+    }
+
+    /// Whether it is of IPv4 packets in IPv4 packets, with nothing between the headers.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// The sum (RFC 1071) of an outer IPv4 header's words that all packets have in common.
