@@ -13,6 +13,7 @@ mod lab;
 mod link;
 mod machine;
 mod pcap;
+mod profile;
 mod progress;
 mod rates;
 mod report;
@@ -20,6 +21,7 @@ mod results;
 mod scaling;
 #[cfg(test)]
 mod schema;
+mod selftest;
 mod table;
 mod times;
 mod traffic;
@@ -62,6 +64,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Ndr(arguments) => rates::ndr(arguments, &interrupt)?,
         Command::Latency(arguments) => rates::latency(arguments, &interrupt)?,
         Command::Traced(arguments) => return scaling::run_traced(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments, &interrupt)?,
         Command::Report(arguments) => return draw(&arguments.report, &report::read(&arguments.json)?),
     };
     let Some(output) = cli.command.output() else { return Ok(()) };
@@ -73,7 +76,8 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(path) = &output.json {
         results::save(path, &results)?;
     }
-    output.report.as_ref().map_or(Ok(()), |directory| draw(directory, &results))
+    output.report.as_ref().map_or(Ok(()), |directory| draw(directory, &results))?;
+    selftest::verdict(&results)
 }
 
 fn draw(directory: &Path, results: &[Measurement]) -> Result<()> {

@@ -90,7 +90,7 @@ fn scaling_writes_what_the_schema_says() {
 
 #[test]
 fn bad_arguments_are_told_with_the_mend() {
-    let refusals: [(&[&str], &str); 8] = [
+    let refusals: [(&[&str], &str); 13] = [
         (&["engine", "--mode", "dr", "--direction", "out"], "--direction out is for --mode nat"),
         (&["engine", "--tunnel", "gue"], "--tunnel is for --mode tun"),
         (&["engine", "--flows", "0"], "0 flows are not in the range"),
@@ -99,6 +99,11 @@ fn bad_arguments_are_told_with_the_mend() {
         (&["engine", "--cpu", "4000", "--flows", "1000"], "CPU 4000"),
         (&["scaling", "--flows", "0", "--flows-per-worker", "0"], "there is nothing to measure"),
         (&["scaling", "--flows", "100", "--workers", "64"], "too few for 64 workers"),
+        (&["forward", "--link", "pci"], "--profile <FILE>"),
+        (&["latency", "--profile", "x", "--link", "vhost"], "cannot be used with"),
+        (&["latency", "--rate", "50", "--packets-per-second", "1000"], "cannot be used with"),
+        (&["latency", "--packets-per-second", "0"], "give packets a second"),
+        (&["ndr", "--profile", "/nonexistent/profile"], "cannot read /nonexistent/profile"),
     ];
     for (arguments, expected) in refusals {
         let ran = Command::new(env!("CARGO_BIN_EXE_uvs-perf")).args(arguments).output().unwrap();

@@ -23,7 +23,16 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     )?;
     let cpus: Vec<String> = status.housekeeping_cpus.iter().map(u16::to_string).collect();
     writeln!(out, "steering {}, housekeeping on CPU {}\n", status.steering, cpus.join(","))?;
-    let mut workers = Table::new(&["worker", ">cpu", "idle", ">load", ">connections", ">last turn"]);
+    let mut workers = Table::new(&[
+        "worker",
+        ">cpu",
+        "idle",
+        ">load",
+        ">connections",
+        ">received",
+        ">redirected",
+        ">last turn",
+    ]);
     for worker in &status.workers {
         workers.row(vec![
             worker.worker.to_string(),
@@ -31,6 +40,8 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             worker.idle.clone(),
             format!("{:.0} %", worker.load_percent),
             number(worker.connections),
+            number(worker.received),
+            number(worker.redirected),
             format!("{} ms ago", worker.age_ms),
         ]);
     }

@@ -212,6 +212,8 @@ fn status_and_stats_are_readable() {
             idle: "sleep".into(),
             load_percent: 12.4,
             connections: 1_234,
+            received: 56_789,
+            redirected: 12,
             age_ms: 0,
         }],
         ports: Vec::new(),
@@ -226,7 +228,7 @@ fn status_and_stats_are_readable() {
     for part in [
         "uvsd 0.1.0, pid 7, up 1m 1s, revision 3",
         "1,234 connections",
-        "0         1  sleep  12 %",
+        "0         1  sleep  12 %        1,234    56,789          12",
         "/run/uvs/ipvs.sock",
         "warning: w",
     ] {

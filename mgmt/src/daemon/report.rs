@@ -68,6 +68,9 @@ impl Director {
     fn workers(&self) -> Vec<WorkerStatus> {
         let connections = self.runtime.connections().iter().map(|tables| tables.v4.live() + tables.v6.live());
         let workers = self.runtime.workers().into_iter().zip(connections);
+        let counted = |worker: usize, counter| {
+            self.runtime.shared().counters.get(worker).map_or(0, |counters| counters.get(counter))
+        };
         workers
             .enumerate()
             .map(|(index, (facts, connections))| WorkerStatus {
@@ -76,6 +79,8 @@ impl Director {
                 idle: self.idle.clone(),
                 load_percent: self.loads.percent.get(index).copied().unwrap_or(0.0),
                 connections: connections.into(),
+                received: counted(index, Counter::Received),
+                redirected: counted(index, Counter::RedirectedOut),
                 age_ms: facts.heartbeat_age_ms.into(),
             })
             .collect()

@@ -74,6 +74,7 @@ fn plan(arguments: &ControlArguments, machine: &Machine) -> Result<Plan> {
         machine_cpus: machine.cpus,
         hugepages: false,
         configures_services: false,
+        metal: None,
     })
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Link {
     Vhost,
     /// memif, likewise.
     Memif,
+    /// Ports of NICs that a profile names, with the program that sends on others beside them.
+    Pci,
 }
 
 /// How flows are spread over the workers' queues.
@@ -41,12 +43,14 @@ impl Link {
             Self::Pcap => "pcap",
             Self::Vhost => "vhost",
             Self::Memif => "memif",
+            Self::Pci => "pci",
         }
     }
 }
 
+/// The director, its ports, and what comes to them.
 #[derive(Debug, Args)]
-pub(crate) struct ForwardArguments {
+pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) traffic: TrafficArguments,
     /// Workers of the director
@@ -61,6 +65,18 @@ pub(crate) struct ForwardArguments {
     /// Where packets come from
     #[arg(long, value_enum, default_value = "pcap")]
     pub(crate) link: Link,
+    /// Ports, CPUs and generator of --link pci (docs/performance/profile.toml)
+    #[arg(long, value_name = "FILE", required_if_eq("link", "pci"))]
+    pub(crate) profile: Option<PathBuf>,
+    /// The director to measure [default: the uvsd beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) uvsd: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArguments {
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
     /// Length of all windows of the director together; the control run takes as long
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = super::seconds)]
     pub(crate) seconds: f64,
@@ -70,9 +86,6 @@ pub(crate) struct ForwardArguments {
     /// Leave dpdk-testpmd out
     #[arg(long)]
     pub(crate) no_control: bool,
-    /// The director to measure [default: the uvsd beside this program]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) uvsd: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -8,6 +8,7 @@ mod forward;
 mod rates;
 mod report;
 mod scaling;
+mod selftest;
 mod traffic;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,10 +17,11 @@ pub(crate) use control::ControlArguments;
 use dataplane::snapshot::SchedulerKind;
 pub(crate) use engine::EngineArguments;
 pub(crate) use flood::FloodArguments;
-pub(crate) use forward::{ForwardArguments, Link, Spread};
+pub(crate) use forward::{ForwardArguments, Link, RunArguments, Spread};
 pub(crate) use rates::{LatencyArguments, LinkArguments, NdrArguments};
 pub(crate) use report::ReportArguments;
 pub(crate) use scaling::{ScalingArguments, SteeringArgument, TracedArguments};
+pub(crate) use selftest::SelftestArguments;
 use std::path::PathBuf;
 pub(crate) use traffic::TrafficArguments;
 
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     /// Part of `scaling --lines`.
     #[command(hide = true)]
     Traced(TracedArguments),
+    /// Do packets come to the queue, and connections to the worker, that the NIC's hash is predicted to choose?
+    Selftest(SelftestArguments),
     /// Draw results of earlier runs on one page.
     Report(ReportArguments),
 }
@@ -69,6 +73,7 @@ impl Command {
             Self::Control(arguments) => Some(&arguments.output),
             Self::Ndr(arguments) => Some(&arguments.output),
             Self::Latency(arguments) => Some(&arguments.output),
+            Self::Selftest(arguments) => Some(&arguments.output),
             Self::Report(_) | Self::Traced(_) => None,
         }
     }

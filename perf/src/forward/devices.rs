@@ -1,11 +1,14 @@
 //! The devices of a link: what the program under test is given, and what drives it.
 
 use crate::cli::Link;
+use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The MAC address of the second pcap vdev of a program; the first one's is [`crate::traffic::DIRECTOR_MAC`].
 pub(crate) const SECOND_MAC: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 0x01];
+/// Where both ends of a link meet.
+const SOCKET: &str = "link.sock";
 /// Descriptors of a virtio ring.
 const RING: u16 = 1024;
 /// Binary logarithm of a memif ring's descriptors.
@@ -32,13 +35,14 @@ impl Devices {
     /// The devices of `link`. Every list in `files` is a port's: a file for each worker. What opens connections may come once and
     /// never again.
     pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], opening_once: bool, directory: &Path) -> Self {
-        let socket = directory.join("link.sock");
+        let socket = directory.join(SOCKET);
         let (socket, queues) = (socket.display(), files.first().map_or(1, Vec::len));
         let port =
             |(number, files): (usize, &Vec<PathBuf>)| replay(number, files, opening_once && number == 0);
         let replayed = || files.iter().enumerate().map(port).collect::<Vec<_>>();
         match link {
-            Link::Pcap => Self {
+            // Where a NIC is, the profile says so: see `between`.
+            Link::Pcap | Link::Pci => Self {
                 ports: replayed(),
                 eal: &[],
                 descriptors: None,
@@ -68,6 +72,32 @@ impl Devices {
                 generator_eal: &["--single-file-segments"],
                 generator_first: false,
             },
+        }
+    }
+}
+
+impl Devices {
+    /// Removes the socket at which both ends met, where one is left.
+    pub(crate) fn remove_socket(directory: &Path) -> Result<()> {
+        let socket = directory.join(SOCKET);
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", socket.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ports of the program under test wired to as many of the sender's; a file comes by each.
+    pub(crate) fn between(ports: Vec<String>, far: Vec<String>, files: &[Vec<PathBuf>]) -> Self {
+        let replayed = files.iter().enumerate().map(|(number, files)| replay(number, files, false));
+        Self {
+            ports,
+            eal: &[],
+            descriptors: None,
+            generator: replayed.zip(far).flat_map(|(file, port)| [file, port]).collect(),
+            generator_eal: &[],
+            generator_first: false,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The capture files of a run.
 
-use super::devices::SECOND_MAC;
-use crate::cli::{Link, Spread};
+use super::plan::Plan;
+use crate::cli::Spread;
 use crate::engine::tuple;
 use crate::lab::Rules;
 use crate::pcap::Writer;
-use crate::traffic::{DIRECTOR_MAC, Frames, Mode, Segment, Sender};
+use crate::traffic::{Frames, Mode, Segment, Sender};
 use anyhow::{Context, Result, bail};
 use dataplane::bench::{Director, DirectorConfig, Outcome};
 use dataplane::id::{PortId, WorkerId};
@@ -19,14 +19,14 @@ const TOGETHER: u64 = 1024;
 
 /// Writes them, for each worker the flows that come to its queues. Where servers' packets have a port of their own, they are in its
 /// files, else behind the client's packet of the same flow.
-pub(crate) fn write(rules: &Rules, link: Link, spread: Spread, files: &[Vec<PathBuf>]) -> Result<()> {
+pub(super) fn write(plan: &Plan, files: &[Vec<PathBuf>]) -> Result<()> {
+    let (rules, own_port) = (&plan.rules, plan.servers_have_a_port());
+    let [clients_mac, servers_mac] = plan.macs();
     let overhead = rules.forwarding.overhead(rules.shape.ipv6);
     let frames = |sender| Frames::new(&rules.shape, sender, Segment::Ack, overhead);
-    let requests = frames(Sender::Clients);
+    let requests = frames(Sender::Clients).addressed_to(clients_mac);
     let direction = rules.forwarding.direction;
-    let own_port = link == Link::Pcap;
-    let mac = if own_port { SECOND_MAC } else { DIRECTOR_MAC };
-    let replies = direction.has_replies().then(|| frames(Sender::Servers(mac)));
+    let replies = direction.has_replies().then(|| frames(Sender::Servers(servers_mac)));
     let servers = if direction.has_replies() { servers(rules)? } else { Vec::new() };
     let server = |flow: u64| {
         let index = usize::try_from(flow).ok();
@@ -34,7 +34,7 @@ pub(crate) fn write(rules: &Rules, link: Link, spread: Spread, files: &[Vec<Path
     };
     let ports: Vec<&Vec<PathBuf>> = files.iter().collect();
     let first = ports.first().context("a run without files")?;
-    let queue = queues(rules, spread, first.len())?;
+    let queue = queues(rules, plan.spread, first.len())?;
     for (worker, file) in first.iter().enumerate() {
         let flows = || (0..rules.shape.flows).filter(|flow| queue(*flow) == worker);
         if flows().next().is_none() {
@@ -64,7 +64,7 @@ pub(crate) fn write(rules: &Rules, link: Link, spread: Spread, files: &[Vec<Path
 }
 
 /// By which worker's queue a flow comes.
-fn queues(rules: &Rules, spread: Spread, workers: usize) -> Result<impl Fn(u64) -> usize> {
+pub(crate) fn queues(rules: &Rules, spread: Spread, workers: usize) -> Result<impl Fn(u64) -> usize + use<>> {
     let shape = rules.shape;
     // Without a NIC that hashes the director spreads clients.
     let owners = Owners::new(Steering::Client, u8::try_from(workers)?);
@@ -77,7 +77,7 @@ fn queues(rules: &Rules, spread: Spread, workers: usize) -> Result<impl Fn(u64) 
 }
 
 /// The server of every flow: a director in memory is asked, which by these rules gives a flow the same server as any other.
-fn servers(rules: &Rules) -> Result<Vec<u16>> {
+pub(crate) fn servers(rules: &Rules) -> Result<Vec<u16>> {
     debug_assert_eq!(rules.forwarding.mode, Mode::Nat);
     let shape = &rules.shape;
     let config = DirectorConfig {
@@ -117,6 +117,8 @@ fn servers(rules: &Rules) -> Result<Vec<u16>> {
 mod tests {
     use super::*;
     use crate::child::TemporaryDirectory;
+    use crate::cli::Link;
+    use crate::forward::plan::tests::plan;
     use crate::traffic::{Direction, Forwarding, FrameLength, Protocol, Shape};
 
     fn rules(ipv6: bool, protocol: Protocol) -> Rules {
@@ -145,9 +147,10 @@ mod tests {
         let two_ports: Vec<Vec<PathBuf>> =
             (0..2).map(|port| (0..2).map(|worker| file(port, worker)).collect()).collect();
         let records = |path: &PathBuf| (std::fs::metadata(path).unwrap().len() - 24) / 96;
-        write(&rules, Link::Pcap, Spread::Turn, &two_ports).unwrap();
+        let plan = |link| Plan { rules, link, spread: Spread::Turn, ..plan(2, false) };
+        write(&plan(Link::Pcap), &two_ports).unwrap();
         assert_eq!(two_ports.concat().iter().map(records).collect::<Vec<_>>(), [1500; 4]);
-        write(&rules, Link::Vhost, Spread::Turn, &two_ports[..1]).unwrap();
+        write(&plan(Link::Vhost), &two_ports[..1]).unwrap();
         assert_eq!(two_ports[0].iter().map(records).collect::<Vec<_>>(), [3000; 2]);
     }
     #[test]

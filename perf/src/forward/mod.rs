@@ -3,24 +3,28 @@
 mod configuration;
 pub(crate) mod devices;
 pub(crate) mod director;
-mod files;
+pub(crate) mod far;
+pub(crate) mod files;
+mod metal;
 pub(crate) mod plan;
 pub(crate) mod poller;
 pub(crate) mod testpmd;
 
 use crate::child::TemporaryDirectory;
-use crate::cli::{ForwardArguments, TrafficArguments};
+use crate::cli::{ForwardArguments, Link, RunArguments, TrafficArguments};
 use crate::interrupt::Interrupt;
 use crate::lab::Rules;
 use crate::machine::{Machine, free_hugepages_mib, is_root};
+use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::results::{Control, Measurement, Parameters};
 use crate::table::{Table, grouped, millions};
 use crate::traffic::{Forwarding, Mode, Shape};
 use crate::window::{Figures, Window, least_percent};
 use anyhow::{Context, Result, bail};
-use devices::Devices;
 use director::Director;
+use far::Far;
+use metal::Metal;
 use plan::Plan;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -36,12 +40,12 @@ const ROUNDS: usize = 2;
 /// Runs all measurements of one invocation.
 pub(crate) fn run(arguments: &ForwardArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
     if !is_root() {
-        bail!("the pcap vdev's memory and threads need root: run uvs-perf forward as root, or through sudo");
+        bail!("the director's memory and threads need root: run uvs-perf forward as root, or through sudo");
     }
     let machine = Machine::here()?;
-    let uvsd = named_or_beside(arguments.uvsd.as_deref(), "uvsd")?;
+    let uvsd = named_or_beside(arguments.run.uvsd.as_deref(), "uvsd")?;
     let mut results = Vec::new();
-    for flows in &arguments.traffic.flows {
+    for flows in &arguments.run.traffic.flows {
         results.push(measure(arguments, *flows, &uvsd, &machine, interrupt)?);
     }
     Ok(results)
@@ -76,13 +80,22 @@ pub(crate) fn rules(arguments: &TrafficArguments, flows: u64) -> Result<Rules> {
     })
 }
 
-fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<Plan> {
+/// What a run needs, refused where it cannot be.
+pub(crate) fn plan(arguments: &RunArguments, flows: u64, machine: &Machine) -> Result<Plan> {
     let workers = usize::from(arguments.workers);
-    let cpus = match &arguments.cpus {
-        Some(cpus) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
-        Some(cpus) => cpus.clone(),
-        None if workers > machine.cpus => bail!("{workers} workers do not fit on {} CPUs", machine.cpus),
-        None => (machine.cpus - workers..machine.cpus).collect(),
+    let metal = match &arguments.profile {
+        Some(_) if arguments.link != Link::Pci => bail!("--profile is for --link pci"),
+        Some(path) => Some(Metal::new(Profile::read(path)?)?),
+        None => None,
+    };
+    let cpus = match (&arguments.cpus, &metal) {
+        (Some(cpus), _) if cpus.len() != workers => bail!("{} CPUs for {workers} workers", cpus.len()),
+        (Some(cpus), _) => cpus.clone(),
+        (None, Some(metal)) => metal.cpus(workers)?,
+        (None, None) if workers > machine.cpus => {
+            bail!("{workers} workers do not fit on {} CPUs", machine.cpus)
+        }
+        (None, None) => (machine.cpus - workers..machine.cpus).collect(),
     };
     let rules = rules(&arguments.traffic, flows)?;
     let mut plan = Plan {
@@ -93,6 +106,7 @@ fn plan(arguments: &ForwardArguments, flows: u64, machine: &Machine) -> Result<P
         machine_cpus: machine.cpus,
         hugepages: false,
         configures_services: true,
+        metal,
     };
     plan.check()?;
     plan.hugepages = free_hugepages_mib() >= plan.all_memory_mib();
@@ -108,7 +122,7 @@ fn measure(
 ) -> Result<Measurement> {
     let directory = TemporaryDirectory::new()?;
     let mut progress = Progress::new();
-    let plan = plan(arguments, flows, machine)?;
+    let plan = plan(&arguments.run, flows, machine)?;
     let devices = plan.devices(directory.path());
     progress.step(&format!("writing {} flows", grouped(flows)));
     plan.write(directory.path())?;
@@ -126,7 +140,7 @@ fn measure(
         }
         progress.step("starting uvsd");
         let start = || Director::start(uvsd, &plan, &devices, &directory, interrupt);
-        let (mut director, generator) = beside_generator(start, &plan, &devices, &directory, interrupt)?;
+        let (mut director, far) = Far::beside(start, &plan, &devices, &directory, interrupt)?;
         director.warm_up(flows, interrupt, &mut progress)?;
         progress.step(&format!("measuring uvsd in {count} windows of {:.1} s", length.as_secs_f64()));
         let before = director.counts()?;
@@ -135,18 +149,18 @@ fn measure(
             *dropped.entry(reason).or_insert(0) += count;
         }
         director.end()?;
-        generator.map_or(Ok(()), |mut generator| generator.end())?;
+        far.map_or(Ok(()), Far::end)?;
         if arguments.no_control {
             continue;
         }
         progress.step("starting dpdk-testpmd");
         let log = directory.join("testpmd.log");
         let start = || Testpmd::start(Role::Control, &plan, &devices, &log, interrupt);
-        let (mut testpmd, generator) = beside_generator(start, &plan, &devices, &directory, interrupt)?;
+        let (mut testpmd, far) = Far::beside(start, &plan, &devices, &directory, interrupt)?;
         progress.step(&format!("measuring dpdk-testpmd in {count} windows of {:.1} s", length.as_secs_f64()));
         control.extend(poller::watch(&mut testpmd, count, length, interrupt, &mut progress)?);
         testpmd.end()?;
-        generator.map_or(Ok(()), |mut generator| generator.end())?;
+        far.map_or(Ok(()), Far::end)?;
     }
     let figures = figures("uvsd", &windows, machine)?;
     let parameters = parameters(arguments, &plan);
@@ -170,42 +184,13 @@ fn figures(who: &str, windows: &[Window], machine: &Machine) -> Result<Figures> 
     })
 }
 
-/// Starts a program, and the sender at the far end, on a link with two ends: the server's end of the link first. The sender is to be
-/// ended last.
-fn beside_generator<T>(
-    start: impl FnOnce() -> Result<T>,
-    plan: &Plan,
-    devices: &Devices,
-    directory: &TemporaryDirectory,
-    interrupt: &Interrupt,
-) -> Result<(T, Option<Testpmd>)> {
-    let log = directory.join("generator.log");
-    let generator = || Testpmd::start(Role::Generator, plan, devices, &log, interrupt);
-    if devices.generator.is_empty() {
-        return Ok((start()?, None));
-    }
-    if devices.generator_first {
-        let generator = generator()?;
-        return Ok((start()?, Some(generator)));
-    }
-    let program = start()?;
-    Ok((program, Some(generator()?)))
-}
-
 fn name(plan: &Plan) -> String {
     format!("forward {} {}", plan.rules.forwarding.mode.name(), plan.link.name())
 }
 
 fn parameters(arguments: &ForwardArguments, plan: &Plan) -> Parameters {
-    let mut parameters = plan.rules.parameters();
-    for (name, value) in [
-        ("link", json!(plan.link.name())),
-        ("workers", json!(plan.cpus.len())),
-        ("spread", json!(plan.spread.name())),
-        ("hugepages", json!(plan.hugepages)),
-        ("seconds", json!(arguments.seconds)),
-        ("windows", json!(arguments.windows)),
-    ] {
+    let mut parameters = plan.parameters();
+    for (name, value) in [("seconds", json!(arguments.seconds)), ("windows", json!(arguments.windows))] {
         parameters.insert(name.to_owned(), value);
     }
     parameters

@@ -1,11 +1,14 @@
 //! What a run needs: files, memory, CPUs.
 
-use super::devices::Devices;
+use super::devices::{Devices, SECOND_MAC};
 use super::files;
+use super::metal::Metal;
 use crate::cli::{Link, Spread};
 use crate::lab::Rules;
-use crate::traffic::Direction;
+use crate::results::Parameters;
+use crate::traffic::{DIRECTOR_MAC, Direction};
 use anyhow::{Result, bail};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// A packet buffer with all that belongs to it, in bytes.
@@ -38,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) hugepages: bool,
     /// Whether the director's configuration has the services; else somebody applies them later.
     pub(crate) configures_services: bool,
+    /// With NICs: which ports and CPUs, and who sends.
+    pub(crate) metal: Option<Metal>,
 }
 
 impl Plan {
@@ -45,6 +50,9 @@ impl Plan {
     pub(crate) fn check(&self) -> Result<()> {
         let (shape, forwarding) = (&self.rules.shape, self.rules.forwarding);
         shape.check()?;
+        if let Some(metal) = &self.metal {
+            metal.check(forwarding.direction, &self.cpus)?;
+        }
         if forwarding.direction == Direction::Out && self.link != Link::Pcap {
             bail!(
                 "servers' packets alone would leave the director without connections, and over --link {} whoever sends \
@@ -64,7 +72,7 @@ impl Plan {
         if let Some(cpu) = self.cpus.iter().find(|cpu| **cpu >= self.machine_cpus) {
             bail!("there is no CPU {cpu}: this machine has {}", self.machine_cpus);
         }
-        if self.link != Link::Pcap && self.cpus.len() >= self.machine_cpus {
+        if matches!(self.link, Link::Vhost | Link::Memif) && self.cpus.len() >= self.machine_cpus {
             bail!(
                 "--link {} takes a CPU for the program that sends, beside one for each worker",
                 self.link.name()
@@ -88,24 +96,61 @@ impl Plan {
         Ok(())
     }
 
-    /// The capture files by port; every port has one for each worker.
+    /// The capture files by port; every port has one for each worker, or one alone where a NIC will spread flows.
     pub(crate) fn files(&self, directory: &Path) -> Vec<Vec<PathBuf>> {
-        let own_port = self.rules.forwarding.direction.has_replies() && self.link == Link::Pcap;
+        let own_port = self.rules.forwarding.direction.has_replies() && self.servers_have_a_port();
         let names = if own_port { &["requests", "replies"][..] } else { &["requests"] };
         let of_worker = |name, worker| directory.join(format!("{name}-{worker}.pcap"));
-        let of_port = |name| (0..self.cpus.len()).map(|worker| of_worker(name, worker)).collect();
+        let of_port = |name| (0..self.queues()).map(|worker| of_worker(name, worker)).collect();
         names.iter().map(|name| of_port(*name)).collect()
+    }
+
+    /// Whether servers' packets come by a port of their own; else they are between the clients'.
+    pub(super) const fn servers_have_a_port(&self) -> bool {
+        matches!(self.link, Link::Pcap | Link::Pci)
+    }
+
+    /// Files of a port.
+    fn queues(&self) -> usize {
+        if self.link == Link::Pci { 1 } else { self.cpus.len() }
+    }
+
+    /// MAC addresses of the director's ports: the clients', and the one by which servers' packets come.
+    pub(super) fn macs(&self) -> [[u8; 6]; 2] {
+        match &self.metal {
+            Some(metal) => metal.macs,
+            None if self.servers_have_a_port() => [DIRECTOR_MAC, SECOND_MAC],
+            None => [DIRECTOR_MAC; 2],
+        }
     }
 
     /// Writes them.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        files::write(&self.rules, self.link, self.spread, &self.files(directory))
+        files::write(self, &self.files(directory))
+    }
+
+    /// What results say of it.
+    pub(crate) fn parameters(&self) -> Parameters {
+        let mut parameters = self.rules.parameters();
+        for (name, value) in [
+            ("link", json!(self.link.name())),
+            ("workers", json!(self.cpus.len())),
+            ("spread", json!(self.spread.name())),
+            ("hugepages", json!(self.hugepages)),
+        ] {
+            parameters.insert(name.to_owned(), value);
+        }
+        parameters
     }
 
     /// The devices.
     pub(crate) fn devices(&self, directory: &Path) -> Devices {
         let opening_once = self.rules.forwarding.direction == Direction::Out;
-        Devices::new(self.link, &self.files(directory), opening_once, directory)
+        let files = self.files(directory);
+        match &self.metal {
+            Some(metal) => metal.devices(&files),
+            None => Devices::new(self.link, &files, opening_once, directory),
+        }
     }
 
     /// Flows of the worker that has most, about.
@@ -143,9 +188,10 @@ impl Plan {
         self.memory_mib() * if self.link == Link::Pcap { 1 } else { 2 }
     }
 
-    /// A CPU for threads that do not poll: one without a worker, or the first.
+    /// A CPU for threads that do not poll: one without a poller, or the first.
     pub(crate) fn housekeeping_cpu(&self) -> usize {
-        (0..self.machine_cpus).find(|cpu| !self.cpus.contains(cpu)).unwrap_or(0)
+        let far: &[usize] = self.metal.as_ref().map_or(&[], |metal| &metal.far_cpus);
+        (0..self.machine_cpus).find(|cpu| !self.cpus.contains(cpu) && !far.contains(cpu)).unwrap_or(0)
     }
 }
 
@@ -171,6 +217,7 @@ pub(crate) mod tests {
             machine_cpus: 2,
             hugepages,
             configures_services: true,
+            metal: None,
         }
     }
 

@@ -2,11 +2,14 @@
 //! that sends, at the far end of a link.
 
 use super::devices::Devices;
+use super::metal::has_pci;
 use super::plan::Plan;
 use super::poller::Poller;
 use crate::child::Program;
+use crate::cli::Link;
 use crate::interrupt::Interrupt;
 use crate::machine::worker_threads;
+use crate::profile::is_pci;
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +50,7 @@ impl Testpmd {
     ) -> Result<Self> {
         // Through a pipe its output would come in blocks of 4 KiB.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", TESTPMD]).args(arguments(role, plan, devices));
+        command.arg("-oL").arg(role.program(plan)).args(arguments(role, plan, devices));
         let missing = "install the package coreutils";
         let mut testpmd = Self { program: Program::start(&mut command, log, missing)?, threads: Vec::new() };
         testpmd.wait_for(0, "testpmd>", START, interrupt).map_err(teach)?;
@@ -155,33 +158,57 @@ impl Role {
     fn cpus(self, plan: &Plan) -> Vec<usize> {
         match self {
             Self::Control => plan.cpus.clone(),
-            Self::Generator => vec![plan.housekeeping_cpu()],
+            Self::Generator => {
+                vec![plan.metal.as_ref().map_or_else(|| plan.housekeeping_cpu(), |metal| metal.far_cpus[1])]
+            }
+        }
+    }
+
+    /// Its program: a profile may name the sender's.
+    fn program(self, plan: &Plan) -> &Path {
+        let named = plan.metal.as_ref().filter(|_| self == Self::Generator);
+        named.map_or_else(|| Path::new(TESTPMD), |metal| &metal.profile.generator.program)
+    }
+
+    /// Where nobody else polls, if there is such a CPU.
+    fn main_cpu(self, plan: &Plan) -> usize {
+        match (self, &plan.metal) {
+            (Self::Generator, Some(metal)) => metal.far_cpus[0],
+            _ => plan.housekeeping_cpu(),
         }
     }
 }
 
 fn arguments(role: Role, plan: &Plan, devices: &Devices) -> Vec<String> {
-    let (ports, eal, name, mode) = match role {
+    let (ports, eal, name, mode): (&[String], _, _, _) = match role {
         Role::Control => (&devices.ports, devices.eal, "control", "macswap"),
         Role::Generator => (&devices.generator, devices.generator_eal, "generator", "io"),
     };
     let cpus = role.cpus(plan);
     let mut arguments = vec![
-        format!("--lcores={}", lcores(plan, &cpus)),
-        "--no-pci".to_owned(),
+        format!("--lcores={}", lcores(role.main_cpu(plan), &cpus)),
         "--no-telemetry".to_owned(),
         format!("--file-prefix=uvs-perf-{name}-{}", std::process::id()),
         "-m".to_owned(),
         plan.memory_mib().to_string(),
     ];
-    arguments.extend(ports.iter().map(|port| format!("--vdev={port}")));
+    arguments.extend(
+        ports.iter().map(|port| if is_pci(port) { format!("-a={port}") } else { format!("--vdev={port}") }),
+    );
+    if !has_pci(ports) {
+        arguments.push("--no-pci".to_owned());
+    }
     arguments.extend(eal.iter().map(|argument| (*argument).to_owned()));
+    if let Some(metal) = plan.metal.as_ref().filter(|_| role == Role::Generator) {
+        arguments.extend(metal.profile.generator.eal.iter().cloned());
+    }
     if plan.hugepages {
         arguments.extend(["--in-memory", "--iova-mode=va"].map(str::to_owned));
     } else {
         arguments.push("--no-huge".to_owned());
     }
-    let queues = plan.cpus.len();
+    // A NIC has a queue for each of the director's workers; who sends to it needs one alone.
+    let queues = if role == Role::Generator && plan.link == Link::Pci { 1 } else { plan.cpus.len() };
     let topology = if role == Role::Control { "loop" } else { "paired" };
     arguments.extend(["--", "-i", "--no-flush-rx", "--burst=32"].map(str::to_owned));
     arguments.extend([
@@ -192,15 +219,30 @@ fn arguments(role: Role, plan: &Plan, devices: &Devices) -> Vec<String> {
         format!("--txq={queues}"),
         format!("--total-num-mbufs={}", plan.buffers()),
     ]);
+    if plan.link == Link::Pci && role == Role::Control {
+        arguments.push("--rss-udp".to_owned());
+    }
+    if role == Role::Generator {
+        arguments.push(format!("--portlist={}", numbers(ports).join(",")));
+    }
     if let Some(descriptors) = devices.descriptors {
         arguments.extend([format!("--rxd={descriptors}"), format!("--txd={descriptors}")]);
     }
     arguments
 }
 
-/// The main lcore where nobody else polls, if there is such a CPU, and one lcore on each polling CPU.
-fn lcores(plan: &Plan, cpus: &[usize]) -> String {
-    let mut text = format!("0@{}", plan.housekeeping_cpu());
+/// The ports' numbers: those behind PCI come first, by their addresses, whatever the order in which they were given.
+fn numbers(ports: &[String]) -> Vec<String> {
+    let (mut order, vdevs): (Vec<&String>, Vec<&String>) = ports.iter().partition(|port| is_pci(port));
+    order.sort();
+    order.extend(vdevs);
+    let number = |port: &String| order.iter().position(|other| *other == port).unwrap_or(0).to_string();
+    ports.iter().map(number).collect()
+}
+
+/// The main lcore, and one lcore on each polling CPU.
+fn lcores(main: usize, cpus: &[usize]) -> String {
+    let mut text = format!("0@{main}");
     for (index, cpu) in cpus.iter().enumerate() {
         text.push_str(&format!(",{}@{cpu}", index + 1));
     }
@@ -211,8 +253,9 @@ fn lcores(plan: &Plan, cpus: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Link;
-    use crate::forward::plan::tests::plan;
+    use crate::forward::metal::tests::metal as metal_of;
+    use crate::forward::plan::tests::{nat, plan};
+    use crate::traffic::Protocol;
 
     const ANSWER_TEXT: &str = "show port stats all\n
   ######################## NIC statistics for port 0  ########################
@@ -250,6 +293,46 @@ testpmd> ";
         assert!(text.contains("--vdev=net_pcap0,") && text.contains("--vdev=net_vhost0,"), "{text}");
         assert!(text.contains("--lcores=0@0,1@0") && text.contains("--forward-mode=io"), "{text}");
         assert!(arguments(Role::Control, &vhost).contains("--vdev=net_virtio_user0,"));
+    }
+
+    #[test]
+    fn a_sender_on_nics_follows_the_profile() {
+        let metal = |text: String| {
+            text.replace("\"0000:af:00.0\"", "\"0000:af:00.0\", \"0000:af:00.1\"")
+                .replace("# servers_mac", "servers_mac")
+                .replace("program = \"pktgen\"", "program = \"/opt/dpdk-testpmd\"")
+                .replace("# eal = ", "eal = ")
+        };
+        let metal = metal_of(metal).unwrap();
+        let plan = Plan {
+            link: Link::Pci,
+            cpus: vec![4, 5],
+            machine_cpus: 8,
+            metal: Some(metal),
+            ..nat(Protocol::Udp)
+        };
+        plan.check().unwrap();
+        let devices = plan.devices(Path::new("/x"));
+        let text = arguments(Role::Generator, &plan, &devices).join(" ");
+        for expected in [
+            "--lcores=0@1,1@2",
+            "--vdev=net_pcap0,rx_pcap=/x/requests-0.pcap,infinite_rx=1 -a=0000:3b:00.0",
+            "--vdev=net_pcap1,rx_pcap=/x/replies-0.pcap,infinite_rx=1 -a=0000:3b:00.1 --socket-mem=1024",
+            "--rxq=1 --txq=1",
+            "--portlist=2,0,3,1",
+            "--forward-mode=io --port-topology=paired",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        assert!(!text.contains("--no-pci") && !text.contains("--rss"), "{text}");
+        assert_eq!(Role::Generator.program(&plan), Path::new("/opt/dpdk-testpmd"));
+        let text = arguments(Role::Control, &plan, &devices).join(" ");
+        assert!(
+            text.contains("-a=0000:af:00.0 -a=0000:af:00.1") && text.contains("--rxq=2 --txq=2"),
+            "{text}"
+        );
+        assert!(text.contains("--rss-udp") && text.contains("--lcores=0@0,1@4,2@5"), "{text}");
+        assert_eq!(Role::Control.program(&plan), Path::new(TESTPMD));
     }
 
     #[test]

@@ -22,7 +22,6 @@ use ::generator::STAMP;
 use anyhow::{Context, Result, bail};
 pub(crate) use latency::latency;
 pub(crate) use ndr::ndr;
-use serde_json::json;
 use session::Trial;
 use std::path::PathBuf;
 
@@ -69,13 +68,8 @@ impl<'a> Bench<'a> {
     }
 
     fn parameters(&self, more: &[(&str, serde_json::Value)]) -> Parameters {
-        let mut parameters = self.plan.rules.parameters();
-        let own = [
-            ("link", json!(self.plan.link.name())),
-            ("workers", json!(1)),
-            ("hugepages", json!(self.plan.hugepages)),
-        ];
-        for (name, value) in own.iter().chain(more) {
+        let mut parameters = self.plan.parameters();
+        for (name, value) in more {
             parameters.insert((*name).to_owned(), value.clone());
         }
         parameters
@@ -146,6 +140,7 @@ fn plan(arguments: &LinkArguments, flows: u64, machine: &Machine) -> Result<Plan
         machine_cpus: machine.cpus,
         hugepages: false,
         configures_services: true,
+        metal: None,
     };
     plan.check()?;
     let shape = &plan.rules.shape;

@@ -2,6 +2,7 @@
 
 use super::Bench;
 use super::generator::Generator;
+use crate::forward::devices::Devices;
 use crate::forward::director::{Counts, Director};
 use crate::forward::poller::Poller;
 use crate::forward::testpmd::{Role, Testpmd};
@@ -104,6 +105,8 @@ impl Session {
     pub(super) fn start(who: Who, bench: &mut Bench<'_>) -> Result<Self> {
         bench.progress.step(&format!("starting {} and uvs-generator", who.name()));
         let Bench { plan, devices, directory, interrupt, uvsd, generator: path, .. } = bench;
+        // Whoever made the last one was ended before it could take it away.
+        Devices::remove_socket(directory.path())?;
         let generator = || Generator::start(path, plan, devices, directory, interrupt);
         let program = || -> Result<Program> {
             Ok(match who {

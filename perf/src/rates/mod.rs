@@ -2,15 +2,15 @@
 //! bare metal; without a profile by one on this machine.
 
 mod level;
-mod pktgen;
-mod profile;
+pub(crate) mod pktgen;
 pub(crate) mod search;
-mod terminal;
+pub(crate) mod terminal;
 
 use crate::cli::{LatencyArguments, NdrArguments};
 use crate::interrupt::Interrupt;
 use crate::link;
 use crate::machine::Machine;
+use crate::profile::{Kind, Profile};
 use crate::progress::Progress;
 use crate::results::{Measurement, Parameters};
 use crate::table::{Table, millions};
@@ -18,8 +18,8 @@ use crate::window::Figures;
 use anyhow::{Context, Result, bail};
 use level::Level;
 use pktgen::Pktgen;
-use profile::Profile;
 use serde_json::json;
+use std::path::Path;
 
 /// The lowest rate that pktgen keeps, in percent of the link's speed.
 const LEAST_RATE: f64 = 0.01;
@@ -27,7 +27,7 @@ const LEAST_RATE: f64 = 0.01;
 /// The no-drop rate.
 pub(crate) fn ndr(arguments: &NdrArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
     let Some(profile) = &arguments.profile else { return link::ndr(arguments, interrupt) };
-    let profile = Profile::read(profile)?;
+    let profile = read(profile)?;
     let pktgen = Pktgen::new(&profile, interrupt)?;
     let most = profile.traffic.rates.last().copied().unwrap_or(100.0);
     let mut progress = Progress::new();
@@ -56,7 +56,7 @@ pub(crate) fn ndr(arguments: &NdrArguments, interrupt: &Interrupt) -> Result<Vec
 /// Latencies at each of the profile's rates, or at one.
 pub(crate) fn latency(arguments: &LatencyArguments, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
     let Some(profile) = &arguments.profile else { return link::latency(arguments, interrupt) };
-    let profile = Profile::read(profile)?;
+    let profile = read(profile)?;
     let rates = arguments.rate.map_or_else(|| profile.traffic.rates.clone(), |rate| vec![rate]);
     let pktgen = Pktgen::new(&profile, interrupt)?;
     let levels = pktgen.run(&rates, true, interrupt)?;
@@ -64,8 +64,20 @@ pub(crate) fn latency(arguments: &LatencyArguments, interrupt: &Interrupt) -> Re
     levels.iter().map(|level| measurement("latency", &pktgen, &profile, level)).collect()
 }
 
+/// A profile whose generator paces and measures.
+fn read(path: &Path) -> Result<Profile> {
+    let profile = Profile::read(path)?;
+    if profile.generator.kind() == Kind::Testpmd {
+        bail!(
+            "dpdk-testpmd keeps no rate and measures no time: name pktgen in the profile (generator.program), or leave \
+             --profile out for a link on this machine"
+        );
+    }
+    Ok(profile)
+}
+
 /// A level as a result. A polling worker takes all of its CPU, so a worker second is a CPU second.
-fn measurement(name: &str, pktgen: &Pktgen<'_>, profile: &Profile, level: &Level) -> Result<Measurement> {
+fn measurement(name: &str, pktgen: &Pktgen, profile: &Profile, level: &Level) -> Result<Measurement> {
     let traffic = &profile.traffic;
     let machine = Machine::here()?;
     let rate = level.received_per_second.max(1.0);

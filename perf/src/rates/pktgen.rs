@@ -4,10 +4,10 @@
 //! ever where a script fails, and in some ends of a link, so it gets a time to end by, too.
 
 use super::level::{Level, latencies};
-use super::profile::Profile;
 use super::terminal::{Ended, Terminal};
 use crate::child::TemporaryDirectory;
 use crate::interrupt::Interrupt;
+use crate::profile::{self, Profile, is_pci};
 use anyhow::{Context, Result, bail};
 use dataplane::bench::Frame;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +20,10 @@ const SCRIPT: &str = include_str!("bench.lua");
 const AROUND: Duration = Duration::from_secs(60);
 /// What a level takes beside its measurement: two waits for statistics.
 const BESIDE: u64 = 10;
+/// Longer than anybody measures, in seconds.
+const FOR_EVER: u32 = 1_000_000;
+/// What its script writes.
+const LEVELS: &str = "levels.jsonl";
 /// How long it may take to say what it is.
 const PROBE: Duration = Duration::from_secs(20);
 /// UDP port that latency probes go to.
@@ -79,17 +83,33 @@ impl Version {
 
 /// A pktgen that is there, and what it is to do.
 #[derive(Debug)]
-pub(super) struct Pktgen<'a> {
-    profile: &'a Profile,
+pub(crate) struct Pktgen {
+    profile: Profile,
     version: Version,
     directory: TemporaryDirectory,
     /// Frames to replay, where range mode has too few flows.
     capture: Option<PathBuf>,
 }
 
-impl<'a> Pktgen<'a> {
+impl Pktgen {
+    /// One that sends what the profile says.
+    pub(super) fn new(profile: &Profile, interrupt: &Interrupt) -> Result<Self> {
+        let mut pktgen = Self::probed(profile, interrupt)?;
+        if profile.traffic.flows > pktgen.version.most_flows() {
+            let path = pktgen.directory.join("flows.pcap");
+            write_capture(&path, profile)?;
+            pktgen.capture = Some(path);
+        }
+        Ok(pktgen)
+    }
+
+    /// One that sends the frames of a file.
+    pub(crate) fn replaying(profile: &Profile, capture: &Path, interrupt: &Interrupt) -> Result<Self> {
+        Ok(Self { capture: Some(capture.to_owned()), ..Self::probed(profile, interrupt)? })
+    }
+
     /// Finds out its version, and writes what it will read.
-    pub(super) fn new(profile: &'a Profile, interrupt: &Interrupt) -> Result<Self> {
+    fn probed(profile: &Profile, interrupt: &Interrupt) -> Result<Self> {
         let directory = TemporaryDirectory::new()?;
         let version = match &profile.generator.version {
             Some(text) => Version::parse(text)?,
@@ -97,13 +117,7 @@ impl<'a> Pktgen<'a> {
         };
         std::fs::write(directory.join("bench.lua"), SCRIPT).context("cannot write pktgen's script")?;
         std::fs::write(directory.join("syn.pkt"), version.syn()).context("cannot write pktgen's commands")?;
-        let mut capture = None;
-        if profile.traffic.flows > version.most_flows() {
-            let path = directory.join("flows.pcap");
-            write_capture(&path, profile)?;
-            capture = Some(path);
-        }
-        Ok(Self { profile, version, directory, capture })
+        Ok(Self { profile: profile.clone(), version, directory, capture: None })
     }
 
     /// What it is, as results write it.
@@ -113,32 +127,17 @@ impl<'a> Pktgen<'a> {
 
     /// One process, one rate after the other; with latencies where `latency` asks for them.
     pub(super) fn run(&self, rates: &[f64], latency: bool, interrupt: &Interrupt) -> Result<Vec<Level>> {
-        let (out, samples) = (self.directory.join("levels.jsonl"), self.directory.join("samples"));
+        let out = self.directory.join(LEVELS);
         // What an earlier run left does not count as this one's.
         let _ = std::fs::remove_file(&out);
         let traffic = &self.profile.traffic;
-        let texts: Vec<String> = rates.iter().map(f64::to_string).collect();
-        let mut command = Command::new(&self.profile.generator.program);
-        command.args(self.arguments()).current_dir(self.directory.path());
-        command
-            .env("OUT", &out)
-            .env("RECEIVE", if self.profile.ports.receive.is_some() { "1" } else { "0" })
-            .env("VIP", traffic.virtual_address.to_string())
-            .env("DPORT", traffic.virtual_port.to_string())
-            .env("DMAC", &traffic.destination_mac)
-            .env("PROTO", &traffic.protocol)
-            .env("FLOWS", traffic.flows.to_string())
-            .env("SIZE", traffic.frame.to_string())
-            .env("SECONDS", traffic.seconds.to_string())
-            .env("RATES", texts.join(" "));
-        if latency {
-            command.env("SAMPLES", &samples);
-        }
-        if self.capture.is_some() {
-            command.env("PCAP", "on");
-        }
         let each = u64::from(traffic.seconds) + BESIDE;
         let limit = AROUND + Duration::from_secs(each * rates.len() as u64);
+        let texts: Vec<String> = rates.iter().map(f64::to_string).collect();
+        let mut command = self.command(&texts, traffic.seconds);
+        if latency {
+            command.env("SAMPLES", self.directory.join("samples"));
+        }
         let ended = Terminal::start(&mut command)?.wait(limit, interrupt)?;
         let written = std::fs::read_to_string(&out).unwrap_or_default();
         // What the script says of itself tells more than the exit code.
@@ -169,12 +168,38 @@ impl<'a> Pktgen<'a> {
         Ok(levels)
     }
 
+    /// Sends as fast as the link goes, until it is dropped.
+    pub(crate) fn start(&self) -> Result<Terminal> {
+        Terminal::start(&mut self.command(&["100".to_owned()], FOR_EVER))
+    }
+
+    fn command(&self, rates: &[String], seconds: u32) -> Command {
+        let traffic = &self.profile.traffic;
+        let mut command = Command::new(&self.profile.generator.program);
+        command.args(self.arguments()).current_dir(self.directory.path());
+        command
+            .env("OUT", self.directory.join(LEVELS))
+            .env("RECEIVE", if self.profile.ports.receive.is_some() { "1" } else { "0" })
+            .env("VIP", traffic.virtual_address.to_string())
+            .env("DPORT", traffic.virtual_port.to_string())
+            .env("DMAC", &traffic.destination_mac)
+            .env("PROTO", &traffic.protocol)
+            .env("FLOWS", traffic.flows.to_string())
+            .env("SIZE", traffic.frame.to_string())
+            .env("SECONDS", seconds.to_string())
+            .env("RATES", rates.join(" "));
+        if self.capture.is_some() {
+            command.env("PCAP", "on");
+        }
+        command
+    }
+
     /// The main lcore may carry no port; `W.0` is both directions in either version, where `[W:W].0` only sends in 24.10.
     fn arguments(&self) -> Vec<String> {
-        let Profile { generator, ports, cores, traffic } = self.profile;
+        let Profile { generator, ports, cores, traffic, .. } = &self.profile;
         let mut arguments = vec!["-l".to_owned(), format!("{},{}", cores.main, cores.worker)];
         for address in [&ports.send, &ports.receive].into_iter().flatten() {
-            arguments.extend(["-a".to_owned(), address.clone()]);
+            arguments.extend([if is_pci(address) { "-a" } else { "--vdev" }.to_owned(), address.clone()]);
         }
         arguments.push(format!("--file-prefix=uvs-pktgen-{}", std::process::id()));
         arguments.extend(generator.eal.iter().cloned());
@@ -210,10 +235,7 @@ fn probe(program: &Path, directory: &TemporaryDirectory, interrupt: &Interrupt) 
 fn write_capture(path: &Path, profile: &Profile) -> Result<()> {
     let traffic = &profile.traffic;
     let mut writer = crate::pcap::Writer::create(path)?;
-    let mut mac = [0; 6];
-    for (byte, text) in mac.iter_mut().zip(traffic.destination_mac.split(':')) {
-        *byte = u8::from_str_radix(text, 16)?;
-    }
+    let mac = profile::mac("traffic.destination_mac", &traffic.destination_mac)?;
     let service = SocketAddr::new(traffic.virtual_address.into(), traffic.virtual_port);
     let tcp = traffic.protocol == "tcp";
     // Ethernet and its checksum, IPv4, and the transport header are no payload.
@@ -248,8 +270,8 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile::tests::EXAMPLE;
     use super::*;
+    use crate::profile::tests::EXAMPLE;
     use std::os::unix::fs::PermissionsExt;
 
     /// Plays pktgen's part: says a banner, wants a terminal, writes down what it was asked, and does what `$1` says.

@@ -20,7 +20,7 @@ const LAST_LINES: usize = 15;
 
 /// A running program, with all it starts.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     reader: Option<JoinHandle<Vec<u8>>>,
 }
@@ -73,6 +73,14 @@ impl Terminal {
         };
         let bytes = self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         Ok(Ended { code, output: String::from_utf8_lossy(&bytes).into_owned() })
+    }
+
+    /// An error once it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot watch a program")? {
+            Some(status) => bail!("the generator ended by itself: {status}"),
+            None => Ok(()),
+        }
     }
 
     fn kill(&mut self) {

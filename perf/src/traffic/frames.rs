@@ -74,6 +74,14 @@ impl Frames {
         }
     }
 
+    /// The same to a director's port of another MAC address.
+    pub(crate) fn addressed_to(mut self, mac: [u8; 6]) -> Self {
+        for template in &mut self.templates {
+            template.frame[..6].copy_from_slice(&mac);
+        }
+        self
+    }
+
     /// Requests of 64 bytes or little more, as engines in memory are given them.
     pub(crate) fn short(shape: &Shape, sender: Sender, segment: Segment) -> Self {
         debug_assert!(matches!(shape.frame, FrameLength::Fixed(_)));

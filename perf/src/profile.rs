@@ -5,70 +5,101 @@ use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-/// A generator on a machine with NICs, and what it sends; see docs/performance/profile.toml.
+/// A machine with NICs: who sends what, from where to where; see docs/performance/profile.toml.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
-    pub(super) generator: Generator,
-    pub(super) ports: Ports,
-    pub(super) cores: Cores,
-    pub(super) traffic: Traffic,
+    pub(crate) generator: Generator,
+    pub(crate) ports: Ports,
+    pub(crate) cores: Cores,
+    pub(crate) traffic: Traffic,
+    /// For commands that start the director themselves.
+    pub(crate) director: Option<DirectorEnd>,
+}
+
+/// The director's end of the wires.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectorEnd {
+    /// The clients' port, and the one of masqueraded servers where they have one.
+    pub(crate) ports: Vec<String>,
+    /// CPUs for workers.
+    pub(crate) cpus: Vec<usize>,
+    /// MAC address of the servers' port.
+    pub(crate) servers_mac: Option<String>,
+}
+
+/// What a generator is driven by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A script of ours: rates, latencies, counts.
+    Pktgen,
+    /// Its command line: replays a capture as fast as it goes, and counts nothing.
+    Testpmd,
+}
+
+impl Generator {
+    /// By the program's name.
+    pub(crate) fn kind(&self) -> Kind {
+        let name = self.program.file_name().map(|name| name.to_string_lossy().into_owned());
+        if name.is_some_and(|name| name.contains("testpmd")) { Kind::Testpmd } else { Kind::Pktgen }
+    }
 }
 
 /// The program that sends.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Generator {
-    /// pktgen, by path or name.
-    pub(super) program: PathBuf,
+pub(crate) struct Generator {
+    /// pktgen or dpdk-testpmd, by path or name.
+    pub(crate) program: PathBuf,
     /// Its version, where it does not say it itself: as "23.06.1".
-    pub(super) version: Option<String>,
+    pub(crate) version: Option<String>,
     /// What its EAL is to be told besides.
     #[serde(default)]
-    pub(super) eal: Vec<String>,
+    pub(crate) eal: Vec<String>,
 }
 
-/// PCI addresses.
+/// The generator's ports: PCI addresses, or vdevs to try a profile out without a NIC.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Ports {
+pub(crate) struct Ports {
     /// Sends; without it the EAL arguments name a device.
-    pub(super) send: Option<String>,
+    pub(crate) send: Option<String>,
     /// Receives what the director sends on; the sending port where there is no other.
-    pub(super) receive: Option<String>,
+    pub(crate) receive: Option<String>,
 }
 
 /// CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cores {
+pub(crate) struct Cores {
     /// For statistics, which take a whole one.
-    pub(super) main: u16,
+    pub(crate) main: u16,
     /// Sends and receives.
-    pub(super) worker: u16,
+    pub(crate) worker: u16,
 }
 
 /// Frames.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     /// The director's port.
-    pub(super) destination_mac: String,
-    pub(super) virtual_address: Ipv4Addr,
-    pub(super) virtual_port: u16,
-    pub(super) protocol: String,
+    pub(crate) destination_mac: String,
+    pub(crate) virtual_address: Ipv4Addr,
+    pub(crate) virtual_port: u16,
+    pub(crate) protocol: String,
     /// Every TCP segment is a SYN.
     #[serde(default)]
-    pub(super) syn: bool,
-    pub(super) flows: u32,
+    pub(crate) syn: bool,
+    pub(crate) flows: u32,
     /// Bytes of a frame, the checksum of 4 included.
-    pub(super) frame: u16,
+    pub(crate) frame: u16,
     /// Percentages of the link's speed, growing.
-    pub(super) rates: Vec<f64>,
+    pub(crate) rates: Vec<f64>,
     /// Length of a measurement at one rate.
-    pub(super) seconds: u32,
+    pub(crate) seconds: u32,
     /// Workers of the director, each of which polls a CPU.
-    pub(super) workers: u8,
+    pub(crate) workers: u8,
 }
 
 impl Profile {
@@ -79,7 +110,7 @@ impl Profile {
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let profile: Self = toml::from_str(text)?;
         profile.check()?;
         Ok(profile)
@@ -88,24 +119,20 @@ impl Profile {
     fn check(&self) -> Result<()> {
         let (traffic, ports) = (&self.traffic, &self.ports);
         for (name, address) in [("send", &ports.send), ("receive", &ports.receive)] {
-            if let Some(address) = address
-                && !is_pci(address)
-            {
-                bail!("ports.{name}: {address} is no PCI address like 0000:3b:00.0");
+            if let Some(address) = address {
+                device(&format!("ports.{name}"), address)?;
             }
+        }
+        if let Some(director) = &self.director {
+            director.check()?;
         }
         if ports.send.is_none() && (ports.receive.is_some() || self.generator.eal.is_empty()) {
             bail!("ports.send: name the PCI address of the sending port (or a device in generator.eal)");
         }
-        if self.cores.main == self.cores.worker {
+        if self.generator.kind() == Kind::Pktgen && self.cores.main == self.cores.worker {
             bail!("cores: the main core spins and cannot send: give main and worker different CPUs");
         }
-        if !is_mac(&traffic.destination_mac) {
-            bail!(
-                "traffic.destination_mac: {} is no address like 02:00:00:00:00:01",
-                traffic.destination_mac
-            );
-        }
+        mac("traffic.destination_mac", &traffic.destination_mac)?;
         if !["udp", "tcp"].contains(&traffic.protocol.as_str()) {
             bail!("traffic.protocol: {} is neither udp nor tcp", traffic.protocol);
         }
@@ -131,28 +158,58 @@ impl Profile {
     }
 }
 
-fn is_pci(text: &str) -> bool {
+impl DirectorEnd {
+    fn check(&self) -> Result<()> {
+        if !(1..=2).contains(&self.ports.len()) || self.cpus.is_empty() {
+            bail!(
+                "director: name one port, or one for clients and one for servers, and CPUs for its workers"
+            );
+        }
+        self.ports.iter().try_for_each(|port| device("director.ports", port))?;
+        self.servers_mac.iter().try_for_each(|text| mac("director.servers_mac", text).map(drop))
+    }
+}
+
+/// Whether a device is behind PCI; else it is a vdev.
+pub(crate) fn is_pci(text: &str) -> bool {
     let [domain, bus, rest] = *text.split(':').collect::<Vec<_>>() else { return false };
     let Some((device, function)) = rest.split_once('.') else { return false };
     let hex = |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     hex(domain, 4) && hex(bus, 2) && hex(device, 2) && matches!(function.as_bytes(), [b'0'..=b'7'])
 }
 
-fn is_mac(text: &str) -> bool {
-    let bytes: Vec<&str> = text.split(':').collect();
-    bytes.len() == 6 && bytes.iter().all(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
+fn device(place: &str, text: &str) -> Result<()> {
+    // Quotes would end the string that a configuration puts it into.
+    if is_pci(text) || (text.starts_with("net_") && !text.contains(['"', '\\', ' '])) {
+        return Ok(());
+    }
+    bail!(
+        "{place}: {text} is no PCI address like 0000:3b:00.0 (nor a vdev like net_memif0,role=server,id=0)"
+    );
+}
+
+/// A MAC address as six bytes.
+pub(crate) fn mac(place: &str, text: &str) -> Result<[u8; 6]> {
+    let byte = |text: &str| u8::from_str_radix(text, 16).ok().filter(|_| text.len() == 2);
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .with_context(|| format!("{place}: {text} is no address like 02:00:00:00:00:01"))
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(crate) const EXAMPLE: &str = include_str!("../../../docs/performance/profile.toml");
+    pub(crate) const EXAMPLE: &str = include_str!("../../docs/performance/profile.toml");
 
     #[test]
     fn the_example_is_read() {
         let profile = Profile::parse(EXAMPLE).unwrap();
         assert_eq!(profile.traffic.rates.len(), 4);
+        assert_eq!(profile.generator.kind(), Kind::Pktgen);
+        let testpmd = Generator { program: "/opt/dpdk/dpdk-testpmd".into(), ..profile.generator };
+        assert_eq!(testpmd.kind(), Kind::Testpmd);
     }
 
     #[test]
@@ -168,6 +225,9 @@ pub(super) mod tests {
             ("rates = [10, 50, 90, 100]", "rates = []", "traffic.rates"),
             ("02:00:00:00:84:1e", "02:00:00:00:84", "traffic.destination_mac"),
             ("seconds = 10", "second = 10", "unknown field `second`"),
+            ("ports = [\"0000:af:00.0\"]", "ports = []", "director: name one port"),
+            ("ports = [\"0000:af:00.0\"]", "ports = [\"eth1\"]", "director.ports: eth1"),
+            ("cpus = [4, 5]", "cpus = []", "CPUs for its workers"),
         ] {
             assert!(EXAMPLE.contains(from), "{from}");
             let error = format!("{:#}", Profile::parse(&EXAMPLE.replace(from, to)).unwrap_err());
