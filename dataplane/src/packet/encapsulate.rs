@@ -102,8 +102,8 @@ pub fn encapsulate<'p, P: Packet>(
 ) -> Result<&'p mut [u8; MACS], DropReason> {
     let ip_length = headers.ip_length as usize;
     let untagged = usize::from(headers.network) == ETHERNET;
-    let padded = packet.total_length() != ETHERNET + ip_length;
-    if !wrapping.outer.is_plain() || !untagged || padded || ip_length > usize::from(u16::MAX) - IPV4 {
+    let whole = packet.total_length() == ETHERNET + ip_length && wrapping.later.length == 0;
+    if !wrapping.outer.is_plain() || !untagged || !whole || ip_length > usize::from(u16::MAX) - IPV4 {
         return encapsulate_uncommon(packet, headers, wrapping);
     }
     // IPv4 in IPv4, as nearly all tunnels have it: every header has its place in the frame.
@@ -123,7 +123,7 @@ pub fn encapsulate<'p, P: Packet>(
     Ok(macs)
 }
 
-/// Other tunnels than of IPv4 in IPv4, and frames with tags or padding.
+/// Other tunnels than of IPv4 in IPv4, frames with tags or padding, and pieces.
 #[inline(never)]
 fn encapsulate_uncommon<'p, P: Packet>(
     packet: &'p mut P,
@@ -290,6 +290,22 @@ mod tests {
             }
             _ => unreachable!("of one family"),
         }
+    }
+
+    /// A piece has no more in its frame than its own bytes, even if padding makes the frame as long as the datagram.
+    #[test]
+    fn a_padded_first_piece_is_cut_to_its_own_length() {
+        let [client, service] =
+            ["10.1.0.5:4000", "10.0.0.100:53"].map(|end| end.parse::<SocketAddr>().unwrap());
+        let bytes = Frame { payload: vec![7; 40], ..Frame::new(client, service) }.udp();
+        let Parsed::Flow(headers) = parse(&bytes, bytes.len(), 1) else { panic!("no flow") };
+        let mut packet = HeapPacket::new(&bytes);
+        let ends = (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::new(192, 0, 2, 2).into());
+        let outer = Encapsulation::new(Tunnel::default(), ends.0, ends.1, Family::V4).unwrap();
+        let later = Later { length: 16, sum: 0 };
+        let wrapping = Wrapping { outer: &outer, dont_fragment: false, identification: 1, later };
+        encapsulate(&mut packet, &headers, &wrapping).unwrap();
+        assert_eq!(packet.data().len(), bytes.len() + IPV4 - 16);
     }
 
     proptest! {
