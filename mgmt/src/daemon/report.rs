@@ -5,7 +5,7 @@ use crate::address::Mac;
 use crate::control::Occupancy;
 use crate::management::count;
 use crate::protocol::{Count, MemoryUse, PortStatus, Stats, Status, WorkerStatus};
-use dataplane::counters::Counter;
+use dataplane::counters::{Counter, DropReason};
 use dataplane::id::PortId;
 use dataplane::steering::Steering;
 use dataplane::worker::Runtime;
@@ -71,6 +71,10 @@ impl Director {
         let counted = |worker: usize, counter| {
             self.runtime.shared().counters.get(worker).map_or(0, |counters| counters.get(counter))
         };
+        let refused = |worker: usize| {
+            let counters = self.runtime.shared().counters.get(worker);
+            counters.map_or(0, |counters| counters.dropped(DropReason::RedirectFull))
+        };
         workers
             .enumerate()
             .map(|(index, (facts, connections))| WorkerStatus {
@@ -80,7 +84,7 @@ impl Director {
                 load_percent: self.loads.percent.get(index).copied().unwrap_or(0.0),
                 connections: connections.into(),
                 received: counted(index, Counter::Received),
-                redirected: counted(index, Counter::RedirectedOut),
+                redirected: counted(index, Counter::RedirectedOut) + refused(index),
                 age_ms: facts.heartbeat_age_ms.into(),
             })
             .collect()

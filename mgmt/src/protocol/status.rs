@@ -55,7 +55,8 @@ pub struct WorkerStatus {
     pub connections: u64,
     /// Packets from its queues of all ports.
     pub received: u64,
-    /// Of these, packets of another worker's flows, handed to that one: a NIC that spreads flows as the director does leaves none.
+    /// Of these, packets of another worker's flows, handed to that one or dropped because it had no room for them: a NIC that
+    /// spreads flows as the director does leaves none.
     pub redirected: u64,
     /// Milliseconds since it last completed a turn.
     pub age_ms: u64,

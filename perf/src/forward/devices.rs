@@ -32,14 +32,12 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// The devices of `link`. Every list in `files` is a port's: a file for each worker. What opens connections may come once and
-    /// never again.
-    pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], opening_once: bool, directory: &Path) -> Self {
+    /// The devices of `link`. Every list in `files` is a port's: a file for each worker.
+    pub(crate) fn new(link: Link, files: &[Vec<PathBuf>], directory: &Path) -> Self {
         let socket = directory.join(SOCKET);
         let (socket, queues) = (socket.display(), files.first().map_or(1, Vec::len));
-        let port =
-            |(number, files): (usize, &Vec<PathBuf>)| replay(number, files, opening_once && number == 0);
-        let replayed = || files.iter().enumerate().map(port).collect::<Vec<_>>();
+        let replayed =
+            || files.iter().enumerate().map(|(number, files)| replay(number, files)).collect::<Vec<_>>();
         match link {
             // Where a NIC is, the profile says so: see `between`.
             Link::Pcap | Link::Pci => Self {
@@ -90,7 +88,7 @@ impl Devices {
 
     /// Ports of the program under test wired to as many of the sender's; a file comes by each.
     pub(crate) fn between(ports: Vec<String>, far: Vec<String>, files: &[Vec<PathBuf>]) -> Self {
-        let replayed = files.iter().enumerate().map(|(number, files)| replay(number, files, false));
+        let replayed = files.iter().enumerate().map(|(number, files)| replay(number, files));
         Self {
             ports,
             eal: &[],
@@ -106,16 +104,14 @@ fn memif(role: &str, socket: &str, more: &str) -> String {
     format!("net_memif0,role={role},id=0,socket={socket},socket-abstract=no,rsize={MEMIF_RING}{more}")
 }
 
-/// A pcap vdev: one receive queue for each file, replayed for ever or once, and transmit queues that drop.
-fn replay(number: usize, files: &[PathBuf], once: bool) -> String {
+/// A pcap vdev: one receive queue for each file, and transmit queues that drop.
+fn replay(number: usize, files: &[PathBuf]) -> String {
     let mut text = format!("net_pcap{number}");
     for file in files {
         // Writing to a string cannot fail.
         let _ = write!(text, ",rx_pcap={}", file.display());
     }
-    if !once {
-        text.push_str(",infinite_rx=1");
-    }
+    text.push_str(",infinite_rx=1");
     text
 }
 
@@ -130,7 +126,7 @@ mod tests {
 
     #[test]
     fn pcap_ports_are_the_files() {
-        let devices = Devices::new(Link::Pcap, &files(2, 2), false, Path::new("/x"));
+        let devices = Devices::new(Link::Pcap, &files(2, 2), Path::new("/x"));
         assert_eq!(
             devices.ports,
             [
@@ -139,14 +135,12 @@ mod tests {
             ]
         );
         assert!(devices.generator.is_empty());
-        let once = Devices::new(Link::Pcap, &files(2, 1), true, Path::new("/x"));
-        assert_eq!(once.ports, ["net_pcap0,rx_pcap=/x/0-0", "net_pcap1,rx_pcap=/x/1-0,infinite_rx=1"]);
     }
 
     #[test]
     fn both_ends_of_a_link_meet_at_one_socket() {
         for link in [Link::Vhost, Link::Memif] {
-            let devices = Devices::new(link, &files(1, 1), false, Path::new("/x"));
+            let devices = Devices::new(link, &files(1, 1), Path::new("/x"));
             assert_eq!((devices.ports.len(), devices.generator.len()), (1, 2));
             assert!(devices.ports[0].contains("=/x/link.sock,"), "{devices:?}");
             assert!(devices.generator[1].contains("=/x/link.sock,"), "{devices:?}");
