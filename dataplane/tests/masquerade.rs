@@ -532,6 +532,7 @@ fn replies_that_look_alike_are_the_newest_connections() {
 #[test]
 fn a_full_table_opens_nothing_and_loses_nothing() {
     let mut gateway = web(Gateway::new(DirectorConfig { connections: 8, ..DirectorConfig::default() }));
+    gateway.settings(Settings { evict_half_open: false, ..Settings::default() });
     for port in 0..20 {
         let client = format!("10.1.0.5:{}", 2000 + port);
         gateway.receive(CLIENTS, &request(&client, WEB).tcp(tcp::SYN));

@@ -10,6 +10,7 @@
 pub mod sctp;
 pub mod tcp;
 
+mod half_open;
 mod hash;
 mod index;
 mod line;
@@ -26,6 +27,7 @@ pub use wheel::SLOT_MS;
 use crate::address::Address;
 use crate::flow::Tuple;
 use crate::id::Ticks;
+use half_open::Hand;
 use hash::Schedule;
 use index::{Bucket, Index, REVERSE};
 use size::{LAYOUT, Plan};
@@ -120,6 +122,7 @@ pub struct Table<A: Address> {
     header: Part<Header>,
     wheel: Wheel,
     slab: Arc<Slab<A>>,
+    hand: Hand,
     bytes: usize,
 }
 
@@ -205,6 +208,7 @@ impl<A: Address> Table<A> {
             header: header.clone(),
             wheel: Wheel::new(header.clone(), slots, chunks),
             slab: Arc::new(Slab { lines, header }),
+            hand: Hand::default(),
             bytes: carver.taken(),
         })
     }
@@ -355,6 +359,7 @@ impl<A: Address> Table<A> {
         self.header().fresh.store(fresh, Relaxed);
         self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
         line.fill(new, timeout, now);
+        self.hand.opened();
         self.file(number, now.after(timeout));
         if new.both_directions {
             self.answer_for(number);

@@ -108,6 +108,13 @@ impl State {
         if number < 25 { Self::ALL[number as usize] } else { Self::None }
     }
 
+    /// Whether a client has begun a handshake and not completed it: it may be one that never will.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::SynRecv | Self::SynAck | Self::SctpInit1 | Self::SctpInit)
+    }
+
     /// Name as ipvsadm prints it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -137,6 +137,8 @@ named! {
         ConnectionsOpened => "connections_opened",
         /// Connections that timed out or were flushed.
         ConnectionsClosed => "connections_closed",
+        /// Half-open connections closed so that new ones had room in a full table.
+        EvictedHalfOpen => "evicted_half_open",
         /// Connections opened through a persistence template.
         TemplateHits => "template_hits",
         /// Choices of lblc and lblcr not remembered because their cache is full.

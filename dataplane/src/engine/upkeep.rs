@@ -5,6 +5,7 @@ use super::{Core, Engine};
 use crate::address::Address;
 use crate::connection::tcp::State;
 use crate::connection::{ConnectionId, Line, Table};
+use crate::counters::Counter;
 use crate::flow::protocol;
 use crate::id::{DestinationSlot, Ticks, WorkerId};
 use crate::packet::Packet;
@@ -140,7 +141,7 @@ impl<P: Packet> Core<P> {
     fn looks_dead<A: Address>(&mut self, line: &Line<A>, now: Ticks) -> bool {
         let tracked = line.tuple().protocol != protocol::UDP;
         match line.state() {
-            State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
+            state if state.is_half_open() => true,
             state if tracked && !matches!(state, State::Established | State::SctpEstablished) => false,
             _ => now.since(line.last_seen()) >= IDLE && self.defence.drops_idle(line.packets_in()),
         }
@@ -155,6 +156,22 @@ impl<P: Packet> Core<P> {
             let index = self.anywhere(capacity);
             self.shared.templates.drop_unused(index, true);
         }
+    }
+
+    /// Closes a half-open connection, so that a newcomer has room in a full table (`evict_half_open`); whether there was one. Its template
+    /// goes as under `drop_entry`: a flood's templates are not to outlive it.
+    #[cold]
+    pub(crate) fn make_room<A: Address>(
+        &mut self,
+        table: &mut Table<A>,
+        snapshot: &Snapshot,
+        now: Ticks,
+    ) -> bool {
+        let found = if snapshot.settings.evict_half_open { table.half_open() } else { None };
+        let Some(id) = found else { return false };
+        self.throw_out(table, id, true, snapshot, now);
+        self.counters().add(Counter::EvictedHalfOpen, 1);
+        true
     }
 
     /// Closes a connection before its time; a template that then controls none goes with it, under `drop_entry` only when no

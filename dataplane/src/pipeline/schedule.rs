@@ -243,7 +243,10 @@ impl<P: Packet> Core<P> {
             ingress: request.port,
             both_directions: view.is_some_and(|view| view.method == Method::Masquerade),
         };
-        let opened = table.open(request.hash, &new, turn.now);
+        let mut opened = table.open(request.hash, &new, turn.now);
+        if opened.is_err() && self.make_room(table, turn.snapshot, turn.now) {
+            opened = table.open(request.hash, &new, turn.now);
+        }
         let destinations = &self.shared.destinations;
         match opened {
             Ok(id) => {

@@ -19,7 +19,8 @@ impl Default for Timeouts {
     }
 }
 
-/// Settings by the names they have in the kernel's `/proc/sys/net/ipv4/vs`, with its defaults.
+/// Settings by the names they have in the kernel's `/proc/sys/net/ipv4/vs`, with its defaults; and `evict_half_open`, which a kernel,
+/// whose table is as long as memory lasts, has no use for.
 ///
 /// Defences (`drop_entry`, `drop_packet`, `secure_tcp`) have the kernel's modes: 0 never, 1 when memory is short, 2 memory is
 /// short (1 becomes 2 and back by itself), 3 always.
@@ -38,6 +39,8 @@ pub struct Settings {
     pub drop_entry: u8,
     /// Whether packets that would be scheduled are dropped.
     pub drop_packet: u8,
+    /// In a full table a new connection takes the place of one whose client has not completed its handshake; otherwise it is refused.
+    pub evict_half_open: bool,
     /// A packet of a connection whose destination was removed is looked at afresh.
     pub expire_nodest_conn: bool,
     /// Templates of quiesced destinations are not used.
@@ -69,6 +72,7 @@ impl Default for Settings {
             conn_reuse_mode: 1,
             drop_entry: 0,
             drop_packet: 0,
+            evict_half_open: true,
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             lblc_expiration: 86_400,

@@ -46,6 +46,7 @@ const KEYS: &[(&str, &str)] = &[
     ("settings.conn_reuse_mode", "0 to 3, 1 as in the kernel"),
     ("settings.drop_entry", "0 never, 1 when connections run short, 3 always"),
     ("settings.drop_packet", "0 never, 1 when connections run short, 3 always"),
+    ("settings.evict_half_open", "true or false"),
     ("settings.expire_nodest_conn", "true or false"),
     ("settings.expire_quiescent_template", "true or false"),
     ("settings.lblc_expiration", "seconds, such as 86400"),

@@ -34,6 +34,9 @@ pub(crate) struct ConnectionsArguments {
     /// New flows into a table that is full instead: the population is its size
     #[arg(long)]
     pub(crate) full: bool,
+    /// With --full: the table is full of half-open connections, whose places the new flows take
+    #[arg(long, requires = "full")]
+    pub(crate) half_open: bool,
     /// Packets the engine gets at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = super::burst)]
     pub(crate) burst: usize,

@@ -26,6 +26,9 @@ pub(crate) struct FloodArguments {
     /// Destinations of the service
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) destinations: u16,
+    /// The setting evict_half_open: in a full table a new client takes the place of a half-open connection
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) evict_half_open: bool,
     /// The kernel's setting drop_entry: 0 never, 1 while connections are short, 3 always
     #[arg(long, value_name = "MODE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub(crate) drop_entry: u8,

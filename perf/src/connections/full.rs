@@ -10,6 +10,8 @@ use crate::progress::Progress;
 use crate::results::Measurement;
 use crate::traffic::{Frames, Segment, Sender, Shape};
 use anyhow::{Context, Result, bail};
+use dataplane::counters::Counter;
+use serde_json::json;
 
 /// First packets of ever new flows.
 #[derive(Debug, Clone)]
@@ -42,9 +44,17 @@ pub(super) fn measure(
     let bytes = announce(population, capacity, rules.shape.ipv6, &mut progress)?;
     let clock = Clock::start();
     let mut lab = Lab::new(&rules, capacity, arguments.burst, clock.now())?;
-    lab.open(&rules, clock, interrupt, &mut progress)?;
     let frames = Frames::short(&rules.shape, Sender::Clients, Segment::Syn);
-    let flows = NewFlows { frames, next: population };
+    let mut flows = NewFlows { frames, next: 0 };
+    if arguments.half_open {
+        while flows.next < population {
+            flows.fill(&mut lab.feed);
+            lab.process(clock.now());
+        }
+    } else {
+        lab.open(&rules, clock, interrupt, &mut progress)?;
+        flows.next = population;
+    }
     let mut preparation = Preparation::new(flows.clone(), arguments.burst);
     let before = lab.books();
     let mut fed = Fed { lab: &mut lab, generator: flows };
@@ -55,6 +65,9 @@ pub(super) fn measure(
     }
     let mut measurement = result("connections full", arguments, &rules, population, &loops, machine)?;
     measurement.bytes_per_connection = Some(bytes);
+    measurement.parameters.insert("half_open".to_owned(), json!(arguments.half_open));
+    let evicted = lab.count(Counter::EvictedHalfOpen);
+    measurement.quantities.insert("evicted_half_open".to_owned(), evicted as f64);
     measurement.dropped = lab.drops();
     lab.check()?;
     Ok(measurement)

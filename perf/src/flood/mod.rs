@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: &FloodArguments, interrupt: &Interrupt) -> Result<V
     let settings = Settings {
         drop_entry: arguments.drop_entry,
         drop_packet: arguments.drop_packet,
+        evict_half_open: arguments.evict_half_open,
         secure_tcp: arguments.secure_tcp,
         ..Settings::default()
     };
@@ -115,6 +116,7 @@ fn measure(
         ("established_goodput".to_owned(), (after.hits - before.hits) as f64 / offered as f64),
         ("established_evicted".to_owned(), evicted as f64),
         ("half_open_closed".to_owned(), (after.closed - before.closed).saturating_sub(evicted) as f64),
+        ("evicted_half_open".to_owned(), (after.evicted - before.evicted) as f64),
         ("flood_syns".to_owned(), mix.sent as f64),
         ("flood_opened".to_owned(), (after.opened - before.opened) as f64),
         ("honest_accepted".to_owned(), honest(rules, &mut lab, &mut mix, now)?),
@@ -130,6 +132,7 @@ struct Standing {
     hits: u64,
     opened: u64,
     closed: u64,
+    evicted: u64,
 }
 
 impl Standing {
@@ -138,6 +141,7 @@ impl Standing {
             hits: lab.count(Counter::Hits),
             opened: lab.count(Counter::ConnectionsOpened),
             closed: lab.count(Counter::ConnectionsClosed),
+            evicted: lab.count(Counter::EvictedHalfOpen),
         }
     }
 }
@@ -209,6 +213,7 @@ fn parameters(arguments: &FloodArguments, rules: &Rules) -> crate::results::Para
         ("times", json!(arguments.times)),
         ("duration", json!(arguments.duration)),
         ("weight", json!(arguments.weight)),
+        ("evict_half_open", json!(arguments.evict_half_open)),
         ("drop_entry", json!(arguments.drop_entry)),
         ("drop_packet", json!(arguments.drop_packet)),
         ("secure_tcp", json!(arguments.secure_tcp)),
@@ -229,6 +234,7 @@ fn print(result: &Measurement) {
     row("SYNs of the flood", count("flood_syns"));
     row("of them opened a connection", count("flood_opened"));
     row("half-open connections closed", count("half_open_closed"));
+    row("of them evicted for new clients", count("evicted_half_open"));
     row("established packets delivered", share("established_goodput"));
     row("established connections evicted", count("established_evicted"));
     row("honest new clients accepted at the end", share("honest_accepted"));

@@ -1,3 +1,4 @@
+mod full;
 mod hostile;
 mod listing;
 mod model;
