@@ -17,6 +17,9 @@ use super::trace::{Action, Record, Seconds, Trace};
 use super::world::{SharedWorld, World};
 use super::{faults, refused, resets};
 
+/// Settings that the kernel does not have.
+const UNKNOWN_SETTINGS: [&str; 1] = ["evict_half_open"];
+
 /// Settings of the kernel that are no director's, with the values of the recorded one.
 const OTHER_SETTINGS: [(&str, &str); 13] = [
     ("backup_only", "0"),
@@ -160,7 +163,8 @@ impl Player {
     }
 
     fn all_settings(&self) -> Vec<(String, String)> {
-        let own = self.world.lock().settings();
+        let mut own = self.world.lock().settings();
+        own.retain(|(name, _)| !UNKNOWN_SETTINGS.contains(&name.as_str()));
         let others = OTHER_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut all: Vec<_> = own.into_iter().chain(others).collect();
         all.sort();
