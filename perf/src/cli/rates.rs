@@ -104,8 +104,8 @@ fn percent(text: &str) -> Result<f64, String> {
 
 fn loss(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(value) if (0.0..=10.0).contains(&value) => Ok(value),
-        _ => Err("give a percentage from 0 to 10".to_owned()),
+        Ok(value) if (0.0..=99.0).contains(&value) => Ok(value),
+        _ => Err("give a percentage from 0 to 99".to_owned()),
     }
 }
 
