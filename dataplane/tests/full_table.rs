@@ -78,6 +78,24 @@ fn a_flood_takes_its_own_places_and_honest_clients_get_through() {
     assert_books_balance(&lab);
 }
 
+/// A table of established connections is not walked for every newcomer; one of them that begins another handshake is found all the same.
+#[test]
+fn a_connection_that_is_opened_again_gives_way() {
+    let mut lab = web(16);
+    for client in 0..16 {
+        lab.forwarded(&syn(client)).unwrap();
+        lab.forwarded(&ack(client)).unwrap();
+    }
+    assert!((100..110).all(|client| lab.forwarded(&syn(client)).is_none()));
+    for frame in [fin(5), ack(5), syn(5)] {
+        lab.forwarded(&frame).unwrap();
+    }
+    assert_eq!(clients(&lab, true), BTreeSet::from([5]));
+    assert!(lab.forwarded(&syn(200)).is_some());
+    assert_eq!(clients(&lab, true), BTreeSet::from([200]));
+    assert_books_balance(&lab);
+}
+
 /// The templates of a flood go with its connections, so that they do not keep honest clients out.
 #[test]
 fn templates_of_evicted_connections_go_too() {

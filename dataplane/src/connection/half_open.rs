@@ -15,21 +15,19 @@ const AHEAD: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     line: u32,
-    /// Lines looked at since a half-open connection was found, or any was opened.
+    /// Lines looked at since a half-open connection was found, or may have come.
     pub(super) in_vain: u32,
 }
 
-impl Hand {
-    /// A connection was opened: there may be a half-open one.
-    #[inline(always)]
-    pub(super) fn opened(&mut self) {
-        self.in_vain = 0;
-    }
-}
-
 impl<A: Address> Table<A> {
+    /// A connection was opened, or an older one begins another handshake: looking for half-open ones is worth its while again.
+    #[inline(always)]
+    pub(crate) fn expect_half_open(&mut self) {
+        self.hand.in_vain = 0;
+    }
+
     /// A connection that the caller may close in favour of a newcomer ([`super::tcp::State::is_half_open`]). `None` where the next few
-    /// lines hold none, and at once when a whole round found none and nothing was opened since: a table that is full of established
+    /// lines hold none, and at once when a whole round found none and none can have come since: a table that is full of established
     /// connections is not walked for every newcomer.
     #[cold]
     pub fn half_open(&mut self) -> Option<ConnectionId> {

@@ -359,7 +359,7 @@ impl<A: Address> Table<A> {
         self.header().fresh.store(fresh, Relaxed);
         self.header().live.store(self.header().live.load(Relaxed) + 1, Relaxed);
         line.fill(new, timeout, now);
-        self.hand.opened();
+        self.expect_half_open();
         self.file(number, now.after(timeout));
         if new.both_directions {
             self.answer_for(number);

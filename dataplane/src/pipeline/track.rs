@@ -23,7 +23,8 @@ impl<P: Packet> Core<P> {
         turn: &Turn<'_, S>,
     ) {
         let line = table.line(id);
-        let mut state = line.state();
+        let before = line.state();
+        let mut state = before;
         if headers.protocol == protocol::TCP && !headers.later_fragment() {
             let (new, flags) =
                 tcp::next(state, line.flags(), sender, headers.tcp_flags, self.defence.secure_tcp);
@@ -44,6 +45,9 @@ impl<P: Packet> Core<P> {
         }
         if sender == Sender::Client {
             line.count_packet();
+        }
+        if state != before && state.is_half_open() {
+            table.expect_half_open();
         }
         table.touch(id, tcp::timeout(state, &turn.snapshot.timeouts), turn.now);
     }
